@@ -40,7 +40,9 @@ $(BUILD)/san/%.o: userspace/%.c
 	$(CC) -std=c11 $(WARN) -O1 -g $(SAN) $(CPPFLAGS) $(PKG_CFLAGS) -c -o $@ $<
 
 COMMON_OBJS = $(foreach r,$(ROOMS),$(call objs,obj,$(r)))
-SAN_OBJS    = $(foreach r,$(ROOMS),$(call objs,san,$(r)))
+# Unit tests reach into the daemon and the tools too: all but their main().
+SAN_OBJS    = $(foreach r,$(ROOMS),$(call objs,san,$(r))) \
+	      $(filter-out %/main.o,$(call objs,san,daemon) $(call objs,san,tools))
 
 $(BUILD)/libcommon.a: $(COMMON_OBJS)
 	@rm -f $@
