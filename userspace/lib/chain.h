@@ -52,7 +52,7 @@ void qcow_chain_destroy(struct qcow_chain *chain);
 
 /*
  * Each @io must outlive the chain. -E2BIG past QCOW_MAX_LAYERS; -EINVAL for a
- * layer that cannot follow the one before.
+ * layer that cannot follow the one before (layer 0 is always qcow2).
  * add_qcow2 opens the header and, if @snapshot is not NULL, selects it (layer 0 only).
  */
 int qcow_chain_add_qcow2(struct qcow_chain *chain, struct qcow_io *io, const char *snapshot,
@@ -69,12 +69,8 @@ enum qcow_chain_need {
 };
 enum qcow_chain_need qcow_chain_needs(const struct qcow_chain *chain);
 
-/*
- * Ends set-up; -EINVAL if a layer is missing, unless @cut: then a chain that ends
- * early is taken as if what is missing read as zeros (only for tools that look
- * at one file).
- */
-int qcow_chain_seal(struct qcow_chain *chain, bool cut, struct qcow_error *err);
+/* Ends set-up. -EINVAL if a layer is missing, -ENOTSUP if one is encrypted. */
+int qcow_chain_seal(struct qcow_chain *chain, struct qcow_error *err);
 
 size_t qcow_chain_nr_layers(const struct qcow_chain *chain);
 enum qcow_layer_kind qcow_chain_layer_kind(const struct qcow_chain *chain, size_t layer);
@@ -82,10 +78,9 @@ enum qcow_layer_kind qcow_chain_layer_kind(const struct qcow_chain *chain, size_
 const struct qcow_image *qcow_chain_layer_image(const struct qcow_chain *chain, size_t layer);
 /* The layer guest writes may go to: 0, or 1 if that is the image's data file. */
 size_t qcow_chain_data_layer(const struct qcow_chain *chain);
-/* Of layer 0; for a raw layer 0 the block is QCOW_RAW_BLOCK_BITS. */
+/* Of layer 0: bytes, a multiple of 512; log2 of the block size. */
 uint64_t qcow_chain_size(const struct qcow_chain *chain);
 uint32_t qcow_chain_block_bits(const struct qcow_chain *chain);
-#define QCOW_RAW_BLOCK_BITS 16
 
 /* One per thread. Holds bounce space for the largest cluster in the chain. */
 int qcow_scratch_create(struct qcow_scratch **s, const struct qcow_chain *chain,
@@ -110,17 +105,16 @@ struct qcow_run {
 };
 
 /*
- * Resolves [guest_off, guest_off + len), both multiples of the block size and
- * not past the chain's size rounded up to a block, into runs that follow each
- * other without gap from @guest_off. At most @max are written; if the range
- * needs more, the runs cover its beginning, and the caller goes on from the end
- * of the last. Neighbouring blocks of one kind are merged (DATA: if contiguous
- * in the same layer).
+ * Resolves [guest_off, guest_off + len), both multiples of the block size, into
+ * runs that follow each other without gap from @guest_off. At most @max are
+ * written; if the range needs more, the runs cover its beginning, and the caller
+ * goes on from the end of the last. Neighbouring blocks of one kind are merged
+ * (DATA: if contiguous in the same layer). Blocks past the chain's size are ZERO.
  *
  * A block is FETCH if it is compressed, pieced together from more than one
  * place, straddles the end of a layer, lies past the end of a block-device
- * layer, is not aligned for direct I/O on its layer, or has a broken table
- * entry: then the read of that block, and of no other, gives -EIO with the
+ * layer or past 2^56, is not aligned for direct I/O on its layer, or has a broken
+ * table entry: then the read of that block, and of no other, gives -EIO with the
  * reason. A table that cannot be read for I/O reasons fails the whole call.
  * Everything beyond the end of a backing layer is ZERO.
  *
@@ -133,8 +127,8 @@ int qcow_chain_resolve(struct qcow_chain *chain, uint64_t guest_off, uint64_t le
 /* ---- FETCH --------------------------------------------------------------- */
 
 /*
- * Reads any byte range of the disk through all layers. The range may pass the
- * chain's size up to the next block boundary (such bytes read as zeros).
+ * Reads any byte range of the disk through all layers; bytes past its size read
+ * as zeros.
  * A whole compressed cluster is inflated straight into @buf; DATA goes straight
  * there too if @buf and the offsets are aligned for direct I/O (4096 always is).
  * -EIO for broken entries or compressed data, -EINVAL for a bad range, else I/O errors.
@@ -147,7 +141,7 @@ int qcow_chain_read(struct qcow_chain *chain, uint64_t guest_off, void *buf, siz
 
 enum qcow_extent_type {
 	QCOW_EXTENT_UNALLOCATED = 1, /* nowhere in the chain: reads as zeros */
-	QCOW_EXTENT_ZERO,	     /* @layer says so (zero flag, or past its end) */
+	QCOW_EXTENT_ZERO,	     /* @layer says so: zero flag, or past its end */
 	QCOW_EXTENT_DATA,
 	QCOW_EXTENT_COMPRESSED, /* one cluster, or what is left of it */
 	QCOW_EXTENT_BROKEN,	/* @err of the call says why */

@@ -29,9 +29,16 @@ struct qcow_io *qcow_image_io(const struct qcow_image *img);
  */
 uint64_t qcow_image_size(const struct qcow_image *img);
 
+/* The L1 table in use: the active one, or the selected snapshot's. */
+uint64_t qcow_image_l1_off(const struct qcow_image *img);
+uint32_t qcow_image_l1_size(const struct qcow_image *img); /* entries */
+
 /* The allocation unit, and the unit of the kernel's map: the same, or 1/32 with extended L2. */
 uint32_t qcow_image_cluster_bits(const struct qcow_image *img);
 uint32_t qcow_image_block_bits(const struct qcow_image *img);
+
+/* -ENOTSUP for an encrypted image: its header can be shown, its data not be read. */
+int qcow_image_check_readable(const struct qcow_image *img, struct qcow_error *err);
 
 /*
  * From now on the image is the internal snapshot with this id, or else this name.

@@ -28,10 +28,14 @@ struct qcow_snapshot {
 /*
  * Walks the table in order, one entry in memory at a time: nr_snapshots is
  * untrusted. @visit returns 0 to go on, > 0 to stop (then the walk returns 0),
- * < 0 to fail. Each entry's L1 is checked before @visit sees it.
+ * < 0 to fail. What an entry points to is not checked: a listing must work.
  */
 int qcow_snapshots_walk(struct qcow_io *io, const struct qcow_header *h,
 			int (*visit)(const struct qcow_snapshot *snap, void *arg), void *arg,
+			struct qcow_error *err);
+
+/* What must hold before the snapshot's L1 table is used, each time it is. */
+int qcow_snapshot_check(const struct qcow_snapshot *s, const struct qcow_header *h,
 			struct qcow_error *err);
 
 #endif

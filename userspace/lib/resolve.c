@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * LOAD: extents of bytes become runs of whole blocks of layer 0.
+ *
+ * A block is DATA only if the kernel can read and write any sector of it where it
+ * lies. Everything odd becomes FETCH; being wrong in that direction costs time,
+ * in the other one it costs data.
+ */
+#include <errno.h>
+
+#include "lib/chain-priv.h"
+
+/* The kernel's map holds host offsets below this. */
+#define HOST_OFF_LIMIT (1ull << 56)
+
+struct resolve {
+	struct qcow_chain *c;
+	struct qcow_scratch *s;
+	uint64_t block;
+	struct qcow_run *runs;
+	size_t nr, max;
+};
+
+static bool mergeable(const struct qcow_run *a, const struct qcow_run *b)
+{
+	if (a->type != b->type)
+		return false;
+	return a->type != QCOW_RUN_DATA || (a->layer == b->layer && a->writable == b->writable &&
+					    a->host_off + a->len == b->host_off);
+}
+
+/* False: no room. */
+static bool append(struct resolve *v, const struct qcow_run *run)
+{
+	if (v->nr && mergeable(&v->runs[v->nr - 1], run)) {
+		v->runs[v->nr - 1].len += run->len;
+		return true;
+	}
+	if (v->nr == v->max)
+		return false;
+	v->runs[v->nr++] = *run;
+	return true;
+}
+
+/*
+ * How many of the run's bytes, in whole blocks, the kernel can read at host_off.
+ * A regular file may be read past its end, a block device may not.
+ */
+static uint64_t direct_len(const struct resolve *v, const struct qcow_run *run)
+{
+	const struct chain_layer *l = &v->c->layers[run->layer];
+	uint64_t limit = l->io->fixed_end && l->end < HOST_OFF_LIMIT ? l->end : HOST_OFF_LIMIT;
+
+	/* A block smaller than the alignment could not be read alone. */
+	if ((run->host_off | v->block) & ((uint64_t)l->io->align - 1) || run->host_off & 511)
+		return 0;
+	if (run->host_off >= limit)
+		return 0;
+	if (run->len <= limit - run->host_off)
+		return run->len;
+	return (limit - run->host_off) & ~(v->block - 1);
+}
+
+/* Splits what the kernel cannot read off a DATA run. */
+static bool append_data(struct resolve *v, struct qcow_run *run)
+{
+	uint64_t direct = direct_len(v, run);
+	struct qcow_run fetch = {
+		.guest_off = run->guest_off + direct,
+		.len = run->len - direct,
+		.type = QCOW_RUN_FETCH,
+	};
+
+	run->len = direct;
+	if (direct && !append(v, run))
+		return false;
+	return !fetch.len || append(v, &fetch);
+}
+
+/*
+ * Never in a chain opened for reading. The write side decides here: layer 0's
+ * data layer, COPIED, and not overlapping any metadata.
+ */
+static bool is_writable(const struct resolve *v, const struct qcow_extent *e)
+{
+	(void)v;
+	(void)e;
+	return false;
+}
+
+static void to_run(const struct resolve *v, const struct qcow_extent *e, struct qcow_run *run)
+{
+	*run = (struct qcow_run){ .guest_off = e->guest_off, .len = e->len };
+	switch (e->type) {
+	case QCOW_EXTENT_UNALLOCATED:
+	case QCOW_EXTENT_ZERO:
+		run->type = QCOW_RUN_ZERO;
+		return;
+	case QCOW_EXTENT_DATA:
+		run->type = QCOW_RUN_DATA;
+		run->layer = e->layer;
+		run->host_off = e->host_off;
+		run->writable = is_writable(v, e);
+		return;
+	case QCOW_EXTENT_COMPRESSED:
+	case QCOW_EXTENT_BROKEN:
+		break;
+	}
+	run->type = QCOW_RUN_FETCH;
+}
+
+/*
+ * One block that is made of several extents, the first of which is @run: the
+ * same kind throughout, or FETCH.
+ */
+static int gather(struct resolve *v, struct qcow_run *run, uint64_t disk_end,
+		  struct qcow_error *err)
+{
+	uint64_t end = run->guest_off + v->block;
+	struct qcow_run piece;
+	struct qcow_extent e;
+	int r;
+
+	while (run->guest_off + run->len < end && run->guest_off + run->len < disk_end) {
+		r = qcow_walk(v->c, run->guest_off + run->len, end - run->guest_off - run->len, &e,
+			      v->s, err);
+		if (r < 0)
+			return r;
+		to_run(v, &e, &piece);
+		if (!mergeable(run, &piece))
+			run->type = QCOW_RUN_FETCH;
+		run->len += piece.len;
+	}
+	run->len = v->block;
+	return 0;
+}
+
+/* The next run, in whole blocks; [guest_off, end) is left to do. */
+static int next_run(struct resolve *v, uint64_t guest_off, uint64_t end, struct qcow_run *run,
+		    struct qcow_error *err)
+{
+	uint64_t disk_end = v->c->nodes[0].size;
+	struct qcow_extent e;
+	int r;
+
+	r = qcow_walk(v->c, guest_off, end - guest_off, &e, v->s, err);
+	if (r < 0)
+		return r;
+	to_run(v, &e, run);
+	/* Nobody reads between the disk's end and its last block's: it takes any kind. */
+	if (guest_off < disk_end && guest_off + run->len == disk_end)
+		run->len = (run->len + v->block - 1) & ~(v->block - 1);
+	if (run->len < v->block)
+		return gather(v, run, disk_end, err);
+	run->len &= ~(v->block - 1);
+	return 0;
+}
+
+int qcow_chain_resolve(struct qcow_chain *c, uint64_t guest_off, uint64_t len,
+		       struct qcow_run *runs, size_t max, size_t *nr, struct qcow_scratch *s,
+		       struct qcow_error *err)
+{
+	struct resolve v = {
+		.c = c, .s = s, .runs = runs, .max = max, .block = 1ull << qcow_chain_block_bits(c)
+	};
+	uint64_t end = guest_off + len;
+	struct qcow_run run;
+	int r;
+
+	*nr = 0;
+	if (!len || end < guest_off || (guest_off | len) & (v.block - 1) || !max)
+		return qcow_fail(err, EINVAL, QCOW_NO_OFF, "range to resolve is not in blocks");
+	qcow_walk_begin(s);
+	while (guest_off < end) {
+		r = next_run(&v, guest_off, end, &run, err);
+		if (r < 0)
+			return r;
+		guest_off += run.len;
+		if (!(run.type == QCOW_RUN_DATA ? append_data(&v, &run) : append(&v, &run)))
+			break;
+	}
+	/* Broken entries left their reason; their FETCH will give it again. */
+	qcow_error_clear(err);
+	*nr = v.nr;
+	return 0;
+}
