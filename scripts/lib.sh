@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-only
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034 # the scripts that source this use the variables
 # What the scripts share: where the repository and the cache are, messages, locks.
 
+# Without it a failure inside $( ) goes unseen.
+shopt -s inherit_errexit
+
 REPO=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-# shellcheck disable=SC2034 # used by the scripts that source this file
 CACHE=${DM_QCOW_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/dm-qcow}
 
 say() {
@@ -31,8 +33,9 @@ once() {
 	if [ ! -d "$dir" ]; then
 		rm -rf "$dir.partial"
 		mkdir -p "$dir.partial"
-		# Children must not inherit the lock: a stray one would keep it for ever.
-		(exec {lock}>&-; "$@" "$dir.partial") || die "could not make $dir"
+		# Children must not inherit the lock: a stray one would keep it for ever. No "|| die" here, because
+		# that would switch off -e in all that COMMAND does.
+		(exec {lock}>&-; "$@" "$dir.partial")
 		mv "$dir.partial" "$dir"
 	fi
 	exec {lock}>&-
@@ -40,6 +43,7 @@ once() {
 
 # Where apt gets packages of the running Debian from, taken from the machine: main archive, not security.
 debian_uri() {
+	# shellcheck disable=SC2016
 	apt-get indextargets --format '$(REPO_URI) $(ORIGIN) $(LABEL)' 'Created-By: Packages' |
 		awk '$2 == "Debian" && $3 == "Debian" { print $1; exit }'
 }
