@@ -26,7 +26,7 @@
  *   kernel -> worker, upcalls:       PROBE, OPEN, LOAD, FETCH, CLOSE
  *   worker -> kernel, answers:       the command of the upcall
  *
- * The kernel sends no acknowledgement for an answer. It does send NLMSG_ERROR
+ * The kernel sends no acknowledgment for an answer. It does send NLMSG_ERROR
  * when it refuses one; the helper logs that and goes on:
  *   ESTALE  the sender is not the target's worker (another attached since)
  *   ENOENT  no such target, or no upcall with that cookie: it timed out or was
@@ -60,8 +60,8 @@
  *   If the sender dies right after: its socket closes, so the target is without a
  *   worker again, and the descriptors died with the process.
  *
- * LIST, helper -> kernel, dump, no privilege
- * -----------------------------------------
+ * LIST, helper -> kernel, dump, CAP_SYS_ADMIN
+ * -------------------------------------------
  *   out, one message per target: TARGET, STATE, PATH, OPTIONS, FLAGS, DEVICE,
  *   ATTACHED. A new supervisor calls it after ATTACH, and starts a worker for
  *   each target with ATTACHED 0.

@@ -1,0 +1,20 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * What newer kernels have and older ones lack. The module's code is written for
+ * the newest API; only this file tests for versions or features.
+ */
+#ifndef DM_QCOW_COMPAT_H
+#define DM_QCOW_COMPAT_H
+
+#include <linux/blkdev.h>
+#include <linux/fs.h>
+
+/* since v6.5, "block: replace fmode_t with a block-specific type for block open
+ * flags"; drop when the floor reaches it
+ */
+#ifndef BLK_OPEN_READ
+#define BLK_OPEN_READ	FMODE_READ
+#define BLK_OPEN_WRITE	FMODE_WRITE
+#endif
+
+#endif

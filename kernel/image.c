@@ -1,0 +1,447 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The image behind a target: PROBE, OPEN and CLOSE, and what the link to the worker
+ * wants to know of them.
+ *
+ *	NEW    --PROBE answered, constructor done-->  CLOSED
+ *	CLOSED --OPEN answered, preresume---------->  OPEN
+ *	OPEN   --CLOSE answered, postsuspend------->  CLOSED
+ *	OPEN   --CLOSE failed---------------------->  OPEN, unclean: resume goes on with it
+ */
+
+#include <linux/blkdev.h>
+#include <linux/file.h>
+#include <linux/slab.h>
+#include <net/genetlink.h>
+
+#include "dm-qcow.h"
+#include "target.h"
+
+static unsigned long timeout_of(const struct qcow_target *t)
+{
+	return t->args.helper_timeout * HZ;
+}
+
+static bool power_of_2_in(u32 n, u32 min, u32 max)
+{
+	return is_power_of_2(n) && n >= min && n <= max;
+}
+
+/* What no helper in its right mind would say. */
+static int check_sanity(const struct qcow_target *t, const struct dm_qcow_shape *s)
+{
+	const char *what = NULL;
+
+	if (!power_of_2_in(s->block_size, DM_QCOW_MIN_BLOCK_SIZE, DM_QCOW_MAX_BLOCK_SIZE))
+		what = "block size";
+	else if (!power_of_2_in(s->cluster_size, s->block_size, DM_QCOW_MAX_BLOCK_SIZE))
+		what = "cluster size";
+	else if (!power_of_2_in(s->logical_block_size, SECTOR_SIZE, PAGE_SIZE))
+		what = "logical block size";
+	else if (!power_of_2_in(s->dma_alignment + 1, 1, PAGE_SIZE))
+		what = "DMA alignment";
+	else if (!s->nr_layers || s->nr_layers > DM_QCOW_MAX_LAYERS)
+		what = "number of layers";
+	else if (!IS_ALIGNED(s->virtual_size, SECTOR_SIZE) || s->virtual_size > LLONG_MAX)
+		what = "virtual size";
+	if (!what)
+		return 0;
+	DMERR("%s: the helper gave an impossible %s", t->args.path, what);
+	return -EINVAL;
+}
+
+static int check_shape(const struct qcow_target *t, const struct dm_qcow_shape *s)
+{
+	u64 image_sectors = s->virtual_size >> SECTOR_SHIFT;
+	unsigned int sector_size = t->args.sector_size;
+	int r = check_sanity(t, s);
+
+	if (r)
+		return r;
+	if (t->ti->len > image_sectors) {
+		DMERR("%s: the table has %llu sectors, the image %llu", t->args.path,
+		      (u64)t->ti->len, image_sectors);
+		return -EINVAL;
+	}
+	/* A guest that was made for 512-byte sectors would misread its partitions. */
+	if (s->logical_block_size > sector_size) {
+		DMERR("%s: lies on %u-byte sectors; if its user can do with them, add sector_size:%u",
+		      t->args.path, s->logical_block_size, s->logical_block_size);
+		return -EINVAL;
+	}
+	if (s->block_size < sector_size || !IS_ALIGNED(t->ti->len, sector_size >> SECTOR_SHIFT)) {
+		DMERR("%s: its clusters or its size do not fit %u-byte sectors", t->args.path,
+		      sector_size);
+		return -EINVAL;
+	}
+	return 0;
+}
+
+/* What OPEN must not have changed since PROBE, because dm took it for constant. */
+static int check_same(const struct qcow_target *t, const struct dm_qcow_shape *s)
+{
+	const struct dm_qcow_shape *old = &t->shape;
+
+	if (memcmp(s->identity, old->identity, sizeof(s->identity)) ||
+	    s->block_size != old->block_size || s->cluster_size != old->cluster_size ||
+	    s->logical_block_size > old->logical_block_size ||
+	    s->dma_alignment > old->dma_alignment) {
+		DMERR("%s: not the image that the table was loaded for: load a new table",
+		      t->args.path);
+		return -ESTALE;
+	}
+	return check_shape(t, s);
+}
+
+struct probe {
+	struct dm_qcow_shape shape;
+	struct dm_qcow_device *devices;
+	unsigned int nr_devices;
+};
+
+static int take_probe(void *private, const struct qcow_answer *answer)
+{
+	struct probe *p = private;
+
+	if (!qcow_answer_has(answer, DM_QCOW_ATTR_SHAPE) ||
+	    answer->nr_devices > DM_QCOW_MAX_LAYERS)
+		return -EPROTO;
+	p->shape = answer->shape;
+	if (!answer->nr_devices)
+		return 0;
+	p->devices = kmemdup(answer->devices, answer->nr_devices * sizeof(*p->devices),
+			     GFP_KERNEL);
+	p->nr_devices = answer->nr_devices;
+	return p->devices ? 0 : -ENOMEM;
+}
+
+static int open_device(struct qcow_target *t, const struct dm_qcow_device *device)
+{
+	struct dm_dev **dev = &t->devs[t->nr_devs];
+	char name[32];
+	int r;
+
+	snprintf(name, sizeof(name), "%u:%u", device->major, device->minor);
+	r = dm_get_device(t->ti, name, BLK_OPEN_READ, dev);
+	if (r) {
+		DMERR("%s: cannot use device %s: %d", t->args.path, name, r);
+		return r;
+	}
+	t->nr_devs++;
+	if (bdev_is_zoned((*dev)->bdev)) {
+		DMERR("%s: device %s is zoned: images cannot lie there", t->args.path, name);
+		return -EOPNOTSUPP;
+	}
+	return 0;
+}
+
+static int open_devices(struct qcow_target *t, const struct probe *p)
+{
+	unsigned int i;
+	int r = 0;
+
+	t->devs = kcalloc(p->nr_devices, sizeof(*t->devs), GFP_KERNEL);
+	if (!t->devs)
+		return -ENOMEM;
+	for (i = 0; !r && i < p->nr_devices; i++)
+		r = open_device(t, &p->devices[i]);
+	return r;
+}
+
+/**
+ * qcow_image_put_devices() - undo what qcow_image_probe() got
+ * @t: the target, closed
+ *
+ * Context: constructor and destructor.
+ */
+void qcow_image_put_devices(struct qcow_target *t)
+{
+	while (t->nr_devs)
+		dm_put_device(t->ti, t->devs[--t->nr_devs]);
+	kfree(t->devs);
+	t->devs = NULL;
+}
+
+/**
+ * qcow_image_probe() - learn the image's shape and open its block devices
+ * @t: the target, which a worker may attach to
+ *
+ * Context: constructor; waits for the helper, killable and bounded. Also on an error
+ * the caller owes qcow_image_put_devices().
+ * Return: 0 or a negative errno; the reason has been logged.
+ */
+int qcow_image_probe(struct qcow_target *t)
+{
+	struct probe p = { };
+	int r;
+
+	r = qcow_upcall_call(&t->disk.upcalls, DM_QCOW_CMD_PROBE, take_probe, &p, timeout_of(t));
+	if (r == -ETIMEDOUT)
+		DMERR("%s: the helper did not answer within %u s", t->args.path,
+		      t->args.helper_timeout);
+	if (!r)
+		r = check_shape(t, &p.shape);
+	if (!r)
+		r = open_devices(t, &p);
+	if (!r) {
+		mutex_lock(&t->lock);
+		t->shape = p.shape;
+		t->image = DM_QCOW_STATE_CLOSED;
+		mutex_unlock(&t->lock);
+	}
+	kfree(p.devices);
+	return r;
+}
+
+/* OPEN's answer, taken over in the helper's context, where its descriptors mean something. */
+struct opened {
+	struct qcow_target *t;
+	struct dm_qcow_shape shape;
+	struct qcow_layer *layers;
+	unsigned int nr_layers;
+};
+
+static void close_layers(struct qcow_layer *layers, unsigned int nr_layers)
+{
+	while (nr_layers)
+		qcow_layer_close(&layers[--nr_layers]);
+	kvfree(layers);
+}
+
+static dev_t own_dev(const struct qcow_target *t)
+{
+	return disk_devt(dm_disk(dm_table_get_md(t->ti->table)));
+}
+
+/* A layer on a block device must be one that the constructor opened. */
+static int match_device(struct qcow_target *t, struct qcow_layer *layer)
+{
+	struct inode *inode = file_inode(layer->file);
+	unsigned int i;
+
+	if (!S_ISBLK(inode->i_mode))
+		return 0;
+	for (i = 0; i < t->nr_devs; i++) {
+		if (t->devs[i]->bdev->bd_dev != inode->i_rdev)
+			continue;
+		layer->bdev = t->devs[i]->bdev;
+		layer->size = bdev_nr_bytes(layer->bdev);
+		return 0;
+	}
+	DMERR("%s: a layer moved to device %u:%u: load a new table", t->args.path,
+	      MAJOR(inode->i_rdev), MINOR(inode->i_rdev));
+	return -ENXIO;
+}
+
+static int open_layer(struct opened *o, const void *data, unsigned int i)
+{
+	struct dm_qcow_layer desc;
+	int r;
+
+	memcpy(&desc, data + i * sizeof(desc), sizeof(desc));
+	if (desc.flags)
+		return -EINVAL;
+	r = qcow_layer_open(&o->layers[i], &desc, own_dev(o->t));
+	if (r) {
+		DMERR("%s: layer %u cannot be used: %d", o->t->args.path, i, r);
+		return r;
+	}
+	o->nr_layers++;
+	return match_device(o->t, &o->layers[i]);
+}
+
+static int take_open(void *private, const struct qcow_answer *answer)
+{
+	struct opened *o = private;
+	unsigned int i;
+	int r = 0;
+
+	if (!qcow_answer_has(answer, DM_QCOW_ATTR_SHAPE) ||
+	    !answer->nr_layers || answer->nr_layers > DM_QCOW_MAX_LAYERS)
+		return -EPROTO;
+	o->shape = answer->shape;
+	o->layers = kvcalloc(answer->nr_layers, sizeof(*o->layers), GFP_KERNEL);
+	if (!o->layers)
+		return -ENOMEM;
+	for (i = 0; !r && i < answer->nr_layers; i++)
+		r = open_layer(o, answer->layers, i);
+	return r ?: check_same(o->t, &o->shape);
+}
+
+static void invalidate_devices(struct qcow_target *t)
+{
+	unsigned int i;
+
+	/* Whatever was buffered is older, or newer, than what direct I/O sees. */
+	for (i = 0; i < t->nr_devs; i++)
+		invalidate_bdev(t->devs[i]->bdev);
+}
+
+static void become_open(struct qcow_target *t, const struct opened *o)
+{
+	mutex_lock(&t->lock);
+	t->disk.layers = o->layers;
+	t->disk.nr_layers = o->nr_layers;
+	t->disk.size = o->shape.virtual_size;
+	t->disk.logical_block_size = o->shape.logical_block_size;
+	t->shape = o->shape;
+	t->image = DM_QCOW_STATE_OPEN;
+	t->unclean = false;
+	mutex_unlock(&t->lock);
+}
+
+/**
+ * qcow_image_open() - have the helper open and lock the image
+ * @t: the target, CLOSED
+ *
+ * Context: preresume; waits for the helper, killable and bounded.
+ * Return: 0 or a negative errno; the reason has been logged.
+ */
+int qcow_image_open(struct qcow_target *t)
+{
+	struct opened o = { .t = t };
+	int r;
+
+	invalidate_devices(t);
+	r = qcow_upcall_call(&t->disk.upcalls, DM_QCOW_CMD_OPEN, take_open, &o, timeout_of(t));
+	if (r) {
+		close_layers(o.layers, o.nr_layers);
+		return r;
+	}
+	become_open(t, &o);
+	return 0;
+}
+
+/**
+ * qcow_image_drop() - forget an open image without a word to the helper
+ * @t: the target, with no bio in flight
+ *
+ * Context: process; may sleep.
+ */
+void qcow_image_drop(struct qcow_target *t)
+{
+	struct qcow_layer *layers;
+	unsigned int nr_layers;
+
+	mutex_lock(&t->lock);
+	layers = t->disk.layers;
+	nr_layers = t->disk.nr_layers;
+	t->disk.layers = NULL;
+	t->disk.nr_layers = 0;
+	t->image = DM_QCOW_STATE_CLOSED;
+	mutex_unlock(&t->lock);
+	close_layers(layers, nr_layers);
+	invalidate_devices(t);
+	qcow_disk_reset(&t->disk);
+}
+
+/**
+ * qcow_image_close() - have the helper make the image clean and unlock it
+ * @t: the target, OPEN, with no bio in flight
+ *
+ * Context: postsuspend; waits for the helper, killable and bounded.
+ * Return: 0, and the image is CLOSED; or a negative errno, and it stays OPEN, unclean.
+ */
+int qcow_image_close(struct qcow_target *t)
+{
+	int r = 0;
+
+	/* An image opened for reading is as it was: a dead helper left nothing undone. */
+	if (qcow_link_attached(&t->link))
+		r = qcow_upcall_call(&t->disk.upcalls, DM_QCOW_CMD_CLOSE, NULL, NULL,
+				     timeout_of(t));
+	if (!r) {
+		qcow_image_drop(t);
+		return 0;
+	}
+	DMERR("%s: not closed cleanly: %d; resume goes on with it", t->args.path, r);
+	mutex_lock(&t->lock);
+	t->unclean = true;
+	mutex_unlock(&t->lock);
+	return r;
+}
+
+static struct qcow_target *target_of(struct qcow_link *link)
+{
+	return container_of(link, struct qcow_target, link);
+}
+
+static int describe(struct qcow_link *link, struct sk_buff *msg)
+{
+	struct qcow_target *t = target_of(link);
+	dev_t dev = own_dev(t);
+	struct dm_qcow_device device = { .major = MAJOR(dev), .minor = MINOR(dev) };
+	enum dm_qcow_state state;
+
+	mutex_lock(&t->lock);
+	state = t->image;
+	mutex_unlock(&t->lock);
+	return nla_put_string(msg, DM_QCOW_ATTR_PATH, t->args.path) ?:
+	       nla_put(msg, DM_QCOW_ATTR_OPTIONS, t->args.options_size, t->args.options) ?:
+	       nla_put_u32(msg, DM_QCOW_ATTR_FLAGS, t->disk.upcalls.flags) ?:
+	       nla_put_u32(msg, DM_QCOW_ATTR_STATE, state) ?:
+	       nla_put_u32(msg, DM_QCOW_ATTR_TIMEOUT, t->args.helper_timeout) ?:
+	       nla_put(msg, DM_QCOW_ATTR_DEVICE, sizeof(device), &device);
+}
+
+static unsigned int get_layers(struct qcow_link *link, struct dm_qcow_layer *desc,
+			       struct file **files)
+{
+	struct qcow_target *t = target_of(link);
+	unsigned int i, nr;
+
+	mutex_lock(&t->lock);
+	nr = t->image == DM_QCOW_STATE_OPEN ? t->disk.nr_layers : 0;
+	for (i = 0; i < nr; i++) {
+		files[i] = get_file(t->disk.layers[i].file);
+		desc[i].flags = t->disk.layers[i].flags;
+		desc[i].tag = t->disk.layers[i].tag;
+	}
+	mutex_unlock(&t->lock);
+	return nr;
+}
+
+static void attached(struct qcow_link *link)
+{
+	struct qcow_target *t = target_of(link);
+
+	qcow_upcalls_attached(&t->disk.upcalls);
+	qcow_target_event(t);
+}
+
+static void lost(struct qcow_link *link)
+{
+	struct qcow_target *t = target_of(link);
+
+	DMWARN("%s: the helper died; mapped blocks go on being served", t->args.path);
+	qcow_upcalls_lost(&t->disk.upcalls);
+	qcow_supervisor_notify(link, DM_QCOW_CMD_START);
+	qcow_target_event(t);
+}
+
+static void log_error(const struct qcow_target *t, const struct qcow_answer *a)
+{
+	const char *text = a->text ?: "no reason given";
+
+	if (a->cmd == DM_QCOW_CMD_LOAD || a->cmd == DM_QCOW_CMD_FETCH)
+		DMERR_LIMIT("%s: %.*s", t->args.path, DM_QCOW_MAX_TEXT, text);
+	else
+		DMERR("%s: %.*s", t->args.path, DM_QCOW_MAX_TEXT, text);
+}
+
+static int answer(struct qcow_link *link, const struct qcow_answer *a)
+{
+	struct qcow_target *t = target_of(link);
+
+	if (a->error)
+		log_error(t, a);
+	return qcow_upcalls_answer(&t->disk.upcalls, a);
+}
+
+const struct qcow_link_ops qcow_image_link_ops = {
+	.describe = describe,
+	.get_layers = get_layers,
+	.attached = attached,
+	.lost = lost,
+	.answer = answer,
+};

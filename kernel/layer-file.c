@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Layers that are regular files: direct kiocbs over the bio's own pages.
+ *
+ * Bios are queued per CPU and submitted from a workqueue in batches under one
+ * plug: ->map must not call into a file system (its stack, and current->bio_list,
+ * belong to whoever is above us), and a batch costs one wake-up.
+ *
+ * The kiocb completes in whatever context the file system likes, interrupts
+ * included. A full read ends the bio there; a short one goes back to the queue.
+ */
+
+#include <linux/blkdev.h>
+#include <linux/module.h>
+#include <linux/sched/mm.h>
+#include <linux/uio.h>
+#include <linux/workqueue.h>
+
+#include "dm-qcow.h"
+#include "layer.h"
+
+struct qcow_file_queue {
+	struct llist_head bios;		/* lock-free; newest first */
+	struct work_struct work;
+};
+
+/* Bios of one CPU wait here; the work runs wherever the workqueue likes. */
+static void enqueue(struct qcow_layer_io *io)
+{
+	struct qcow_file_queue *q = raw_cpu_ptr(io->queues);
+
+	/* Only who finds the list empty wakes the worker: it takes all there is. */
+	if (llist_add(&io->node, &q->bios))
+		queue_work(qcow_read_wq, &q->work);
+}
+
+/* Is what is left of the bio behind everything the file has? */
+static bool past_eof(const struct qcow_layer_io *io, long last)
+{
+	/*
+	 * A direct read stops only at the end of the file, or where the file system
+	 * ran into something it reports when asked again. Nothing at all, or an end
+	 * inside a sector, is the end of the file.
+	 */
+	return !last || !IS_ALIGNED(io->pos, SECTOR_SIZE) ||
+	       io->pos >= i_size_read(file_inode(io->layer->file));
+}
+
+/* Any context, interrupts included. @r is what the read returned. */
+static void complete_read(struct qcow_layer_io *io, long r)
+{
+	struct bio *bio = io->bio;
+
+	if (unlikely(r < 0)) {
+		bio->bi_status = errno_to_blk_status(r);
+	} else if (unlikely(r < bio->bi_iter.bi_size)) {
+		bio_advance(bio, r);
+		io->pos += r;
+		if (!past_eof(io, r)) {
+			enqueue(io);
+			return;
+		}
+		zero_fill_bio(bio);
+	}
+	bio_endio(bio);
+}
+
+static void read_done(struct kiocb *iocb, long r)
+{
+	complete_read(container_of(iocb, struct qcow_layer_io, iocb), r);
+}
+
+static unsigned int count_bvecs(struct bio *bio)
+{
+	struct bvec_iter iter;
+	struct bio_vec bv;
+	unsigned int nr = 0;
+
+	bio_for_each_bvec(bv, bio, iter)
+		nr++;
+	return nr;
+}
+
+static void submit_read(struct qcow_layer_io *io)
+{
+	struct bio *bio = io->bio;
+	struct file *file = io->layer->file;
+	struct iov_iter iter;
+	ssize_t r;
+
+	io->iocb = (struct kiocb) {
+		.ki_filp = file,
+		.ki_pos = io->pos,
+		.ki_flags = IOCB_DIRECT,
+		.ki_ioprio = bio_prio(bio),
+		.ki_complete = read_done,
+	};
+	iov_iter_bvec(&iter, ITER_DEST, __bvec_iter_bvec(bio->bi_io_vec, bio->bi_iter),
+		      count_bvecs(bio), bio->bi_iter.bi_size);
+	iter.iov_offset = bio->bi_iter.bi_bvec_done;
+	r = file->f_op->read_iter(&io->iocb, &iter);
+	if (r != -EIOCBQUEUED)
+		complete_read(io, r);
+}
+
+static void submit_reads(struct work_struct *work)
+{
+	struct qcow_file_queue *q = container_of(work, struct qcow_file_queue, work);
+	/* The file system may allocate; that must not wait for our own writes. */
+	unsigned int noio = memalloc_noio_save();
+	struct qcow_layer_io *io, *next;
+	struct blk_plug plug;
+
+	blk_start_plug(&plug);
+	llist_for_each_entry_safe(io, next, llist_reverse_order(llist_del_all(&q->bios)), node)
+		submit_read(io);
+	blk_finish_plug(&plug);
+	memalloc_noio_restore(noio);
+}
+
+/**
+ * qcow_file_queues_create() - the per-CPU queues of one target
+ *
+ * Context: process; may sleep.
+ * Return: the queues, or NULL without memory.
+ */
+struct qcow_file_queue __percpu *qcow_file_queues_create(void)
+{
+	struct qcow_file_queue __percpu *queues = alloc_percpu(struct qcow_file_queue);
+	int cpu;
+
+	if (!queues)
+		return NULL;
+	for_each_possible_cpu(cpu) {
+		struct qcow_file_queue *q = per_cpu_ptr(queues, cpu);
+
+		init_llist_head(&q->bios);
+		INIT_WORK(&q->work, submit_reads);
+	}
+	return queues;
+}
+
+/**
+ * qcow_file_queues_destroy() - undo qcow_file_queues_create()
+ * @queues: with no bio in them
+ *
+ * Context: process; waits for a worker that is just leaving.
+ */
+void qcow_file_queues_destroy(struct qcow_file_queue __percpu *queues)
+{
+	int cpu;
+
+	for_each_possible_cpu(cpu)
+		flush_work(&per_cpu_ptr(queues, cpu)->work);
+	free_percpu(queues);
+}
+
+/**
+ * qcow_file_submit() - read a bio from a regular file
+ * @queues: the target's
+ * @layer: open, a regular file
+ * @bio: ended with bio_endio() when done, from any context
+ * @io: the bio's own, until then
+ * @host_sector: where in the file
+ *
+ * Context: any; does not sleep.
+ */
+void qcow_file_submit(struct qcow_file_queue __percpu *queues, struct qcow_layer *layer,
+		      struct bio *bio, struct qcow_layer_io *io, sector_t host_sector)
+{
+	io->layer = layer;
+	io->bio = bio;
+	io->pos = (loff_t)host_sector << SECTOR_SHIFT;
+	io->queues = queues;
+	enqueue(io);
+}

@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* dm-qcow: qcow2 images as device-mapper devices. Module entry and exit. */
+
+#include <linux/module.h>
+#include <linux/net.h>
+#include <linux/workqueue.h>
+#include <net/genetlink.h>
+
+#include "dm-qcow.h"
+#include "genl.h"
+#include "map.h"
+#include "upcall.h"
+
+struct workqueue_struct *qcow_wq;
+struct workqueue_struct *qcow_read_wq;
+
+static int create_queues(void)
+{
+	/* Both are on the way of memory reclaim when swap lies on a qcow device. */
+	qcow_wq = alloc_workqueue("qcow", WQ_MEM_RECLAIM | WQ_UNBOUND, 0);
+	if (!qcow_wq)
+		return -ENOMEM;
+	qcow_read_wq = alloc_workqueue("qcow_read", WQ_MEM_RECLAIM, 0);
+	if (qcow_read_wq)
+		return 0;
+	destroy_workqueue(qcow_wq);
+	return -ENOMEM;
+}
+
+static void destroy_queues(void)
+{
+	destroy_workqueue(qcow_read_wq);
+	destroy_workqueue(qcow_wq);
+}
+
+static int __init qcow_init(void)
+{
+	int r;
+
+	BUILD_BUG_ON(BITS_PER_LONG != 64);	/* map entries need 60-bit xarray values */
+	r = create_queues();
+	if (r)
+		return r;
+	r = qcow_map_module_init();
+	if (r)
+		goto out_queues;
+	r = qcow_upcall_module_init();
+	if (r)
+		goto out_map;
+	r = qcow_genl_init();
+	if (r)
+		goto out_upcall;
+	r = qcow_target_init();
+	if (r)
+		goto out_genl;
+	return 0;
+
+out_genl:
+	qcow_genl_exit();
+out_upcall:
+	qcow_upcall_module_exit();
+out_map:
+	qcow_map_module_exit();
+out_queues:
+	destroy_queues();
+	return r;
+}
+
+static void __exit qcow_exit(void)
+{
+	qcow_target_exit();
+	qcow_genl_exit();
+	qcow_upcall_module_exit();
+	qcow_map_module_exit();
+	destroy_queues();
+}
+
+module_init(qcow_init);
+module_exit(qcow_exit);
+
+MODULE_DESCRIPTION("device-mapper target for qcow2 images");
+MODULE_LICENSE("GPL");
+MODULE_ALIAS_GENL_FAMILY("dm-qcow");

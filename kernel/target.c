@@ -1,0 +1,435 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* The device-mapper target "qcow". */
+
+#include <linux/module.h>
+#include <linux/slab.h>
+
+#include "dm-qcow.h"
+#include "target.h"
+
+/*
+ * The hooks, and what each does with the image:
+ *
+ *	ctr		PROBE; opens the block devices (only legal here)
+ *	preresume	OPEN, unless it is open still
+ *	presuspend	noflush: bios that wait go back to dm
+ *	postsuspend	CLOSE, unless noflush
+ *	dtr		drops what is open; never talks to the helper
+ */
+
+static const char *const mode_names[] = {
+	[QCOW_MODE_RW] = "RW",
+	[QCOW_MODE_RO] = "RO",
+	[QCOW_MODE_FAIL] = "FAIL",
+};
+
+static void raise_event(struct work_struct *work)
+{
+	struct qcow_target *t = container_of(work, struct qcow_target, event_work);
+
+	dm_table_event(t->ti->table);
+}
+
+/**
+ * qcow_target_event() - raise a dm event
+ * @t: the target
+ *
+ * Context: any; dm wants process context, so a worker does it.
+ */
+void qcow_target_event(struct qcow_target *t)
+{
+	queue_work(qcow_wq, &t->event_work);
+}
+
+/**
+ * qcow_target_set_mode() - restrict what the device may do
+ * @t: the target
+ * @mode: the mode; going back is ignored
+ *
+ * Context: process; may sleep.
+ */
+void qcow_target_set_mode(struct qcow_target *t, enum qcow_mode mode)
+{
+	mutex_lock(&t->lock);
+	if (mode > t->mode) {
+		DMWARN("%s: mode %s -> %s", t->args.path, mode_names[t->mode], mode_names[mode]);
+		WRITE_ONCE(t->mode, mode);
+		qcow_target_event(t);
+	}
+	mutex_unlock(&t->lock);
+}
+
+static void init_upcalls(struct qcow_target *t)
+{
+	t->disk.upcalls.timeout = t->args.helper_timeout * HZ;
+	t->disk.upcalls.flags = DM_QCOW_FLAG_READ_ONLY;
+}
+
+/* Brings the helper in: from here on a worker may attach. */
+static int find_helper(struct qcow_target *t)
+{
+	int r;
+
+	if (!qcow_supervisor_attached()) {
+		DMERR("no helper: start it with 'systemctl start qcowd' or 'qcowd --respawn'");
+		t->ti->error = "No helper is running (qcowd)";
+		return -ESRCH;
+	}
+	r = qcow_link_register(&t->link, &qcow_image_link_ops);
+	if (r) {
+		t->ti->error = "Out of memory";
+		return r;
+	}
+	r = qcow_supervisor_notify(&t->link, DM_QCOW_CMD_START);
+	if (r)
+		DMWARN("%s: START was not delivered: %d", t->args.path, r);
+	return 0;
+}
+
+static void init_limits(struct qcow_target *t)
+{
+	struct dm_target *ti = t->ti;
+
+	ti->per_io_data_size = sizeof(struct qcow_io);
+	ti->num_flush_bios = 1;
+	/* Flushes must reach us whatever the layers' caches are like. */
+	ti->flush_supported = true;
+	ti->limit_swap_bios = true;
+}
+
+static int init_map(struct qcow_target *t)
+{
+	qcow_cache_init(&t->disk.cache, (size_t)t->args.cache_kib << 10);
+	return qcow_map_init(&t->disk.map, t->shape.block_size, (size_t)t->args.map_kib << 10);
+}
+
+static struct qcow_target *create(struct dm_target *ti)
+{
+	struct qcow_target *t = kzalloc(sizeof(*t), GFP_KERNEL);
+
+	if (!t)
+		return NULL;
+	t->ti = ti;
+	t->image = DM_QCOW_STATE_NEW;
+	t->mode = QCOW_MODE_RO;
+	mutex_init(&t->lock);
+	INIT_WORK(&t->event_work, raise_event);
+	return t;
+}
+
+static int qcow_ctr(struct dm_target *ti, unsigned int argc, char **argv)
+{
+	struct qcow_target *t = create(ti);
+	int r;
+
+	if (!t) {
+		ti->error = "Out of memory";
+		return -ENOMEM;
+	}
+	r = qcow_args_parse(&t->args, ti, argc, argv);
+	if (r)
+		goto out_free;
+	ti->error = "Out of memory";
+	r = qcow_disk_init(&t->disk);
+	if (r)
+		goto out_args;
+	r = qcow_upcalls_init(&t->disk.upcalls, &t->link);
+	if (r)
+		goto out_disk;
+	init_upcalls(t);
+	r = find_helper(t);
+	if (r)
+		goto out_upcalls;
+	ti->error = "The helper refused the image (see the line above)";
+	r = qcow_image_probe(t);
+	if (r)
+		goto out_link;
+	ti->error = "Out of memory";
+	r = init_map(t);
+	if (r)
+		goto out_link;
+	init_limits(t);
+	ti->private = t;
+	ti->error = NULL;
+	return 0;
+
+out_link:
+	qcow_link_unregister(&t->link);
+	qcow_image_put_devices(t);
+out_upcalls:
+	qcow_upcalls_exit(&t->disk.upcalls);
+out_disk:
+	qcow_disk_exit(&t->disk);
+out_args:
+	cancel_work_sync(&t->event_work);
+	qcow_args_free(&t->args);
+out_free:
+	kfree(t);
+	return r;
+}
+
+static void qcow_dtr(struct dm_target *ti)
+{
+	struct qcow_target *t = ti->private;
+
+	/* No answer, ATTACH or loss of the worker is being worked on after this. */
+	qcow_link_unregister(&t->link);
+	qcow_upcalls_refuse(&t->disk.upcalls, -EIO);
+	cancel_work_sync(&t->event_work);
+	qcow_image_drop(t);
+	/* The disk's worker may still be freeing its last upcall and page. */
+	qcow_disk_exit(&t->disk);
+	qcow_upcalls_exit(&t->disk.upcalls);
+	qcow_map_exit(&t->disk.map);
+	qcow_image_put_devices(t);
+	qcow_args_free(&t->args);
+	kfree(t);
+}
+
+static int map_other(struct qcow_target *t, struct bio *bio)
+{
+	/* Nothing is dirty: a flush has nothing to wait for. */
+	if ((bio->bi_opf & REQ_PREFLUSH) && !bio_sectors(bio)) {
+		bio_endio(bio);
+		return DM_MAPIO_SUBMITTED;
+	}
+	return DM_MAPIO_KILL;
+}
+
+static int qcow_map(struct dm_target *ti, struct bio *bio)
+{
+	struct qcow_target *t = ti->private;
+
+	if (unlikely(READ_ONCE(t->mode) == QCOW_MODE_FAIL))
+		return DM_MAPIO_KILL;
+	if (unlikely(bio_op(bio) != REQ_OP_READ))
+		return map_other(t, bio);
+	bio->bi_iter.bi_sector = dm_target_offset(ti, bio->bi_iter.bi_sector);
+	return qcow_disk_map(&t->disk, bio);
+}
+
+static int qcow_end_io(struct dm_target *ti, struct bio *bio, blk_status_t *error)
+{
+	struct qcow_target *t = ti->private;
+
+	/* dm's clones keep their operation: only reads entered an epoch. */
+	if (likely(bio_op(bio) == REQ_OP_READ))
+		qcow_disk_end_io(&t->disk, bio);
+	if (unlikely(*error) && *error != BLK_STS_DM_REQUEUE && *error != BLK_STS_AGAIN) {
+		atomic_long_inc(&t->nr_errors);
+		qcow_target_event(t);
+	}
+	return DM_ENDIO_DONE;
+}
+
+static void qcow_presuspend(struct dm_target *ti)
+{
+	struct qcow_target *t = ti->private;
+
+	if (dm_noflush_suspending(ti))
+		qcow_upcalls_refuse(&t->disk.upcalls, -ERESTART);
+}
+
+static void qcow_presuspend_undo(struct dm_target *ti)
+{
+	struct qcow_target *t = ti->private;
+
+	qcow_upcalls_welcome(&t->disk.upcalls);
+}
+
+static void qcow_postsuspend(struct dm_target *ti)
+{
+	struct qcow_target *t = ti->private;
+
+	/* Only leaves the mode as it is: dm gives no way to fail here. */
+	if (!dm_noflush_suspending(ti) && t->image == DM_QCOW_STATE_OPEN)
+		qcow_image_close(t);
+}
+
+static int qcow_preresume(struct dm_target *ti)
+{
+	struct qcow_target *t = ti->private;
+
+	qcow_upcalls_welcome(&t->disk.upcalls);
+	if (t->image == DM_QCOW_STATE_OPEN)
+		return 0;
+	return qcow_image_open(t);
+}
+
+static const char *helper_word(struct qcow_target *t)
+{
+	if (qcow_link_attached(&t->link))
+		return "attached";
+	return qcow_link_epoch(&t->link) ? "lost" : "none";
+}
+
+static const char *image_word(const struct qcow_target *t)
+{
+	if (READ_ONCE(t->image) != DM_QCOW_STATE_OPEN)
+		return "closed";
+	return READ_ONCE(t->unclean) ? "unclean" : "open";
+}
+
+static struct qcow_io_stats sum_stats(const struct qcow_disk *disk)
+{
+	struct qcow_io_stats sum = { };
+	int cpu;
+
+	for_each_possible_cpu(cpu) {
+		const struct qcow_io_stats *s = per_cpu_ptr(disk->stats, cpu);
+
+		sum.reads += READ_ONCE(s->reads);
+		sum.zero_fills += READ_ONCE(s->zero_fills);
+	}
+	return sum;
+}
+
+/* Numbers for people and tests; one may be older than the next. Takes no lock. */
+static unsigned int print_info(struct qcow_target *t, char *result, unsigned int maxlen)
+{
+	const struct qcow_io_stats stats = sum_stats(&t->disk);
+	const struct qcow_upcalls *ucs = &t->disk.upcalls;
+	const struct qcow_cache *cache = &t->disk.cache;
+	const struct qcow_map *map = &t->disk.map;
+	const struct {
+		const char *name;
+		unsigned long value;
+	} pairs[] = {
+		{ "reads", stats.reads },
+		{ "zero_fills", stats.zero_fills },
+		{ "in_flight", qcow_inflight_count(&t->disk.inflight) },
+		{ "errors", atomic_long_read(&t->nr_errors) },
+		{ "layers", t->disk.nr_layers },
+		{ "upcalls", ucs->nr_submitted },
+		{ "loads", ucs->nr_loads },
+		{ "fetches", ucs->nr_fetches },
+		{ "timeouts", ucs->nr_timeouts },
+		{ "attaches", qcow_link_epoch(&t->link) },
+		{ "helper_deaths", ucs->nr_deaths },
+		{ "map_pages", map->nr_pages },
+		{ "map_collapsed", map->nr_collapsed },
+		{ "map_bytes", map->bytes },
+		{ "map_evicted", map->nr_evicted },
+		{ "cache_blocks", cache->nr_blocks },
+		{ "cache_bytes", cache->bytes },
+		{ "cache_hits", cache->nr_hits },
+	};
+	unsigned int i, sz = 0;
+
+	DMEMIT("%s %s %s %zu", mode_names[READ_ONCE(t->mode)], helper_word(t), image_word(t),
+	       ARRAY_SIZE(pairs));
+	for (i = 0; i < ARRAY_SIZE(pairs); i++)
+		DMEMIT(" %s %lu", pairs[i].name, pairs[i].value);
+	return sz;
+}
+
+static void qcow_status(struct dm_target *ti, status_type_t type, unsigned int flags,
+			char *result, unsigned int maxlen)
+{
+	struct qcow_target *t = ti->private;
+	unsigned int sz = 0;
+
+	switch (type) {
+	case STATUSTYPE_INFO:
+		print_info(t, result, maxlen);
+		break;
+	case STATUSTYPE_TABLE:
+		qcow_args_print(&t->args, result, maxlen);
+		break;
+	case STATUSTYPE_IMA:
+		DMEMIT_TARGET_NAME_VERSION(ti->type);
+		DMEMIT(",image=%s;", t->args.path);
+		break;
+	}
+}
+
+/*
+ * drop_caches	forget the map and the fetched blocks; they are asked for again
+ * mode ro|fail	restrict the device, for good
+ */
+static int qcow_message(struct dm_target *ti, unsigned int argc, char **argv, char *result,
+			unsigned int maxlen)
+{
+	struct qcow_target *t = ti->private;
+
+	if (argc == 1 && !strcasecmp(argv[0], "drop_caches")) {
+		qcow_disk_reset(&t->disk);
+		return 0;
+	}
+	if (argc == 2 && !strcasecmp(argv[0], "mode")) {
+		if (!strcasecmp(argv[1], "ro"))
+			qcow_target_set_mode(t, QCOW_MODE_RO);
+		else if (!strcasecmp(argv[1], "fail"))
+			qcow_target_set_mode(t, QCOW_MODE_FAIL);
+		else
+			return -EINVAL;
+		return 0;
+	}
+	DMERR("unknown message %s", argv[0]);
+	return -EINVAL;
+}
+
+static int qcow_iterate_devices(struct dm_target *ti, iterate_devices_callout_fn fn, void *data)
+{
+	struct qcow_target *t = ti->private;
+	unsigned int i;
+	int r = 0;
+
+	/* Each with its own length: the target's says nothing about the layers'. */
+	for (i = 0; !r && i < t->nr_devs; i++)
+		r = fn(ti, t->devs[i], 0, bdev_nr_sectors(t->devs[i]->bdev), data);
+	return r;
+}
+
+static void qcow_io_hints(struct dm_target *ti, struct queue_limits *limits)
+{
+	struct qcow_target *t = ti->private;
+	unsigned int sector_size = max(t->args.sector_size, t->shape.logical_block_size);
+
+	limits->logical_block_size = max(limits->logical_block_size, sector_size);
+	limits->physical_block_size = max(limits->physical_block_size,
+					  limits->logical_block_size);
+	limits->io_min = max(limits->io_min, limits->physical_block_size);
+	limits->io_opt = t->shape.cluster_size;
+	limits->dma_alignment |= t->shape.dma_alignment;
+}
+
+static struct target_type qcow_target_type = {
+	.name = "qcow",
+	.version = { 1, 0, 0 },
+	.features = DM_TARGET_NOWAIT,
+	.module = THIS_MODULE,
+	.ctr = qcow_ctr,
+	.dtr = qcow_dtr,
+	.map = qcow_map,
+	.end_io = qcow_end_io,
+	.presuspend = qcow_presuspend,
+	.presuspend_undo = qcow_presuspend_undo,
+	.postsuspend = qcow_postsuspend,
+	.preresume = qcow_preresume,
+	.status = qcow_status,
+	.message = qcow_message,
+	.iterate_devices = qcow_iterate_devices,
+	.io_hints = qcow_io_hints,
+};
+
+/**
+ * qcow_target_init() - register the target with dm
+ *
+ * Context: module init.
+ * Return: 0 or a negative errno.
+ */
+int qcow_target_init(void)
+{
+	return dm_register_target(&qcow_target_type);
+}
+
+/**
+ * qcow_target_exit() - undo qcow_target_init()
+ *
+ * Context: module exit; there are no targets.
+ */
+void qcow_target_exit(void)
+{
+	dm_unregister_target(&qcow_target_type);
+}
