@@ -48,10 +48,6 @@ $(BUILD)/libcommon.a: $(COMMON_OBJS)
 	@rm -f $@
 	$(AR) rcs $@ $^
 
-$(BUILD)/libcommon-san.a: $(SAN_OBJS)
-	@rm -f $@
-	$(AR) rcs $@ $^
-
 $(BUILD)/qcow: $(call objs,obj,tools) $(BUILD)/libcommon.a
 	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(PKG_LIBS)
 
@@ -63,20 +59,117 @@ module:
 	$(MAKE) -C $(KDIR) M=$(CURDIR) modules
 
 # ---- unit tests (ASan and UBSan) ---------------------------------------------
-UNIT := $(patsubst tests/unit/%.c,$(BUILD)/tests/unit/%,$(wildcard tests/unit/test_*.c))
-UNIT_HELP := $(patsubst tests/unit/%.c,$(BUILD)/tests/unit/%.o,$(filter-out $(wildcard tests/unit/test_*.c),$(wildcard tests/unit/*.c)))
+# Everything but the mains, so that a test can reach what a room keeps to itself.
+SAN_TEST_OBJS = $(filter-out %/main.o,$(call objs,san,daemon) $(call objs,san,tools)) $(SAN_OBJS)
+UNIT      := $(patsubst tests/unit/%.c,$(BUILD)/tests/unit/%,$(wildcard tests/unit/test_*.c))
+UNIT_HELP := $(patsubst tests/unit/%.c,$(BUILD)/tests/unit/%.o,\
+	$(filter-out $(wildcard tests/unit/test_*.c),$(wildcard tests/unit/*.c)))
+
+$(BUILD)/libtest-san.a: $(SAN_TEST_OBJS) $(UNIT_HELP)
+	@rm -f $@
+	$(AR) rcs $@ $^
 
 $(BUILD)/tests/unit/%.o: tests/unit/%.c
 	@mkdir -p $(@D)
 	$(CC) -std=c11 $(WARN) -O1 -g $(SAN) $(CPPFLAGS) -Itests/unit $(PKG_CFLAGS) -c -o $@ $<
 
-$(UNIT): $(BUILD)/tests/unit/%: $(BUILD)/tests/unit/%.o $(UNIT_HELP) $(BUILD)/libcommon-san.a
+$(UNIT): $(BUILD)/tests/unit/%: $(BUILD)/tests/unit/%.o $(BUILD)/libtest-san.a
 	$(CC) $(SAN) -o $@ $^ $(PKG_LIBS) -lcmocka
 
-.PHONY: unit
+# Programs that integration tests run in the VM.
+GUEST := $(patsubst tests/integration/%.c,$(BUILD)/tests/integration/%,$(wildcard tests/integration/*.c))
+
+$(BUILD)/tests/integration/%: tests/integration/%.c
+	@mkdir -p $(@D)
+	$(CC) -std=c11 $(WARN) $(CFLAGS) $(CPPFLAGS) -o $@ $< -lpthread
+
+.PHONY: unit guest-programs
 unit: $(UNIT)
+guest-programs: $(GUEST)
+
+# ---- checks ------------------------------------------------------------------
+.PHONY: deps check check-unit check-vm check-debug check-full lint fuzz bench demo
+deps:
+	scripts/deps all
+
+demo:
+	scripts/deps test
+	scripts/demo
+
+check:
+	scripts/deps all
+	$(MAKE) --no-print-directory lint tools unit guest-programs
+	tests/run --level check
+
+check-unit: tools unit
+	tests/run --unit
+
+check-vm: tools guest-programs
+	tests/run --kernel $(KERNEL) --level check --no-unit
+
+check-debug: tools guest-programs
+	tests/run --kernel debug --level check --no-unit
+
+check-full:
+	scripts/deps all
+	$(MAKE) --no-print-directory lint tools unit guest-programs
+	tests/run --level full --all-kernels
+
+lint:
+	scripts/lint
+
+bench: tools
+	tests/bench/run
+
+# ---- install -----------------------------------------------------------------
+DESTDIR ?=
+SBIN    = $(DESTDIR)$(PREFIX)/sbin
+MAN     = $(DESTDIR)$(PREFIX)/share/man
+UNITS   = $(DESTDIR)/etc/systemd/system
+DKMS    = $(DESTDIR)/usr/src/dm-qcow-$(VERSION)
+
+.PHONY: install install-tools install-dkms uninstall
+install: install-tools install-dkms
+
+install-tools: tools
+	install -D -m 755 -t $(SBIN) $(BUILD)/qcow $(BUILD)/qcowd
+	for page in userspace/man/*.[58]; do \
+		install -D -m 644 -t $(MAN)/man$${page##*.} $$page || exit; done
+	mkdir -p $(UNITS)
+	sed 's,@SBIN@,$(PREFIX)/sbin,' userspace/systemd/qcowd.service >$(UNITS)/qcowd.service
+	[ -n "$(DESTDIR)" ] || [ ! -d /run/systemd/system ] || systemctl daemon-reload
+
+install-dkms:
+	install -D -m 644 -t $(DKMS) Kbuild dkms.conf COPYING
+	install -D -m 644 -t $(DKMS)/kernel kernel/*.[ch]
+	install -D -m 644 -t $(DKMS)/include/uapi/linux include/uapi/linux/*.h
+	[ -n "$(DESTDIR)" ] || ! command -v dkms >/dev/null || \
+		{ dkms add dm-qcow/$(VERSION) || true; dkms install --force dm-qcow/$(VERSION); }
+
+uninstall:
+	[ -n "$(DESTDIR)" ] || ! command -v dkms >/dev/null || dkms remove dm-qcow/$(VERSION) --all || true
+	rm -rf $(DKMS)
+	rm -f $(SBIN)/qcow $(SBIN)/qcowd $(UNITS)/qcowd.service
+	for page in userspace/man/*.[58]; do rm -f $(MAN)/man$${page##*.}/$${page##*/}; done
 
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
 
 clean:
 	rm -rf $(BUILD)
+	[ ! -d "$(KDIR)" ] || $(MAKE) -C $(KDIR) M=$(CURDIR) clean
+
+help:
+	@echo 'make                  tools, and the module if the running kernel has headers'
+	@echo 'make module KDIR=DIR  the module for another kernel'
+	@echo 'make tools            build/qcow and build/qcowd'
+	@echo 'make install          tools, man pages, systemd unit, module by DKMS (as root)'
+	@echo 'make deps             install the Debian packages all this needs (as root)'
+	@echo 'make demo             boot a VM from a compressed qcow2 image (about 10 minutes at first)'
+	@echo 'make check            everything that must pass (about 45 minutes at first)'
+	@echo 'make check-unit       unit tests under ASan and UBSan (1 minute)'
+	@echo 'make check-vm KERNEL=6.1|6.12|7.2|debug'
+	@echo 'make check-debug      integration tests under KASAN, lockdep, kmemleak'
+	@echo 'make check-full       all tests, all kernels'
+	@echo 'make lint             checkpatch, sparse, clang-format, shellcheck, layering'
+	@echo 'make fuzz             fuzz the parsers'
+	@echo 'make bench            deterministic benchmarks beside the peers'

@@ -65,7 +65,7 @@ static int check_shape(const struct qcow_target *t, const struct dm_qcow_shape *
 	}
 	/* A guest that was made for 512-byte sectors would misread its partitions. */
 	if (s->logical_block_size > sector_size) {
-		DMERR("%s: lies on %u-byte sectors; if its user can do with them, add sector_size:%u",
+		DMERR("%s: lies on %u-byte sectors; if they are fine, add sector_size:%u",
 		      t->args.path, s->logical_block_size, s->logical_block_size);
 		return -EINVAL;
 	}
