@@ -61,8 +61,10 @@ enum {
 	HOST_CHAIN_LOCK = 1 << 1,  /* take QEMU's locks: WRITER with WRITE on the data layer and
 				      image, else BASE */
 	HOST_CHAIN_PROBE_LOCK = 1 << 2, /* only look for conflicts */
-	HOST_CHAIN_ONE = 1 << 3,	/* only the image itself; the chain is cut there */
-	HOST_CHAIN_BUFFERED_OK = 1 << 4,
+	HOST_CHAIN_BUFFERED_OK = 1 << 3,
+	HOST_CHAIN_INFO = 1 << 4, /* for headers only: the chain is not sealed, and layers may
+				     be encrypted */
+	HOST_CHAIN_ONE = 1 << 5,  /* only the image itself; implies INFO */
 };
 
 /*

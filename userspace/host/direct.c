@@ -1,0 +1,224 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include "host/direct.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define BOUNCE_SIZE (64u << 10)
+
+struct direct_io {
+	struct qcow_io io;
+	int fd;
+	bool is_bdev;
+	uint64_t bdev_size;
+	pthread_mutex_t lock; /* of bounce */
+	uint8_t *bounce;
+	size_t bounce_size;
+};
+
+static struct direct_io *to_direct(struct qcow_io *io)
+{
+	return (struct direct_io *)io;
+}
+
+/*
+ * Aligned in every respect. A short read that is no multiple of the alignment can
+ * only be the file's end; zeros follow.
+ */
+static int read_aligned(struct direct_io *d, uint8_t *buf, size_t len, uint64_t off)
+{
+	ssize_t n;
+
+	while (len) {
+		n = pread(d->fd, buf, len, (off_t)off);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return -errno;
+		buf += n;
+		off += (uint64_t)n;
+		len -= (size_t)n;
+		if (!n || (uint64_t)n % d->io.align) {
+			memset(buf, 0, len);
+			return 0;
+		}
+	}
+	return 0;
+}
+
+static int read_bounced(struct direct_io *d, uint8_t *buf, size_t len, uint64_t off)
+{
+	uint64_t start;
+	size_t in, n;
+	int r = 0;
+
+	pthread_mutex_lock(&d->lock);
+	while (len) {
+		start = off & ~((uint64_t)d->io.align - 1);
+		in = (size_t)(off - start);
+		n = d->bounce_size - in < len ? d->bounce_size - in : len;
+		r = read_aligned(d, d->bounce,
+				 (in + n + d->io.align - 1) & ~(size_t)(d->io.align - 1), start);
+		if (r < 0)
+			break;
+		memcpy(buf, d->bounce + in, n);
+		buf += n;
+		off += n;
+		len -= n;
+	}
+	pthread_mutex_unlock(&d->lock);
+	return r;
+}
+
+static int direct_pread(struct qcow_io *io, void *buf, size_t len, uint64_t off)
+{
+	struct direct_io *d = to_direct(io);
+
+	if ((len | off) & (io->align - 1) || (uintptr_t)buf & (io->mem_align - 1))
+		return read_bounced(d, buf, len, off);
+	return read_aligned(d, buf, len, off);
+}
+
+static int direct_size(struct qcow_io *io, uint64_t *size)
+{
+	struct direct_io *d = to_direct(io);
+	struct stat st;
+
+	if (d->is_bdev) {
+		*size = d->bdev_size;
+		return 0;
+	}
+	if (fstat(d->fd, &st) < 0)
+		return -errno;
+	*size = (uint64_t)st.st_size;
+	return 0;
+}
+
+static void direct_destroy(struct qcow_io *io)
+{
+	struct direct_io *d = to_direct(io);
+
+	pthread_mutex_destroy(&d->lock);
+	free(d->bounce);
+	free(d);
+}
+
+static const struct qcow_io_ops direct_ops = {
+	.pread = direct_pread,
+	.size = direct_size,
+	.destroy = direct_destroy,
+};
+
+static bool is_power_of_two(uint32_t n)
+{
+	return n && !(n & (n - 1));
+}
+
+static bool statx_align(struct direct_io *d)
+{
+#ifdef STATX_DIOALIGN
+	struct statx sx;
+
+	if (statx(d->fd, "", AT_EMPTY_PATH, STATX_DIOALIGN, &sx) < 0 ||
+	    !(sx.stx_mask & STATX_DIOALIGN) || !is_power_of_two(sx.stx_dio_offset_align) ||
+	    !is_power_of_two(sx.stx_dio_mem_align))
+		return false;
+	d->io.align = sx.stx_dio_offset_align;
+	d->io.mem_align = sx.stx_dio_mem_align;
+	return true;
+#else
+	(void)d;
+	return false;
+#endif
+}
+
+/* File systems older than STATX_DIOALIGN only say EINVAL to what is too small. */
+static bool probe_align(struct direct_io *d)
+{
+	static const uint32_t sizes[] = { 512, 1024, 2048, 4096 };
+	_Alignas(4096) uint8_t buf[4096];
+	size_t i;
+
+	for (i = 0; i < sizeof(sizes) / sizeof(*sizes); i++) {
+		if (pread(d->fd, buf, sizes[i], 0) < 0)
+			continue;
+		d->io.align = d->io.mem_align = sizes[i];
+		return true;
+	}
+	return false;
+}
+
+static int find_align(struct direct_io *d, struct qcow_error *err)
+{
+	int flags = fcntl(d->fd, F_GETFL);
+	int ssz;
+
+	if (flags < 0)
+		return qcow_fail(err, errno, QCOW_NO_OFF, "bad descriptor: %s", strerror(errno));
+	d->io.align = d->io.mem_align = 1;
+	if (!(flags & O_DIRECT) || statx_align(d))
+		return 0;
+	if (d->is_bdev && !ioctl(d->fd, BLKSSZGET, &ssz) && is_power_of_two((uint32_t)ssz)) {
+		d->io.align = d->io.mem_align = (uint32_t)ssz;
+		return 0;
+	}
+	if (probe_align(d))
+		return 0;
+	return qcow_fail(err, EINVAL, QCOW_NO_OFF, "direct I/O does not work on this file");
+}
+
+static int find_kind(struct direct_io *d, struct qcow_error *err)
+{
+	struct stat st;
+
+	if (fstat(d->fd, &st) < 0)
+		goto out_errno;
+	d->is_bdev = S_ISBLK(st.st_mode);
+	d->io.fixed_end = d->is_bdev;
+	if (d->is_bdev && ioctl(d->fd, BLKGETSIZE64, &d->bdev_size) < 0)
+		goto out_errno;
+	return 0;
+
+out_errno:
+	return qcow_fail(err, errno, QCOW_NO_OFF, "cannot find out the size: %s", strerror(errno));
+}
+
+int host_io_create(struct qcow_io **io, int fd, struct qcow_error *err)
+{
+	struct direct_io *d = calloc(1, sizeof(*d));
+	size_t align;
+	int r;
+
+	if (!d)
+		return qcow_fail(err, ENOMEM, QCOW_NO_OFF, "out of memory");
+	d->io.ops = &direct_ops;
+	d->fd = fd;
+	r = find_kind(d, err);
+	if (r < 0)
+		goto out_free;
+	r = find_align(d, err);
+	if (r < 0)
+		goto out_free;
+	/* Twice the alignment at least: one request may touch two blocks. */
+	d->bounce_size = 2ul * d->io.align > BOUNCE_SIZE ? 2ul * d->io.align : BOUNCE_SIZE;
+	align = d->io.mem_align > 4096 ? d->io.mem_align : 4096;
+	d->bounce = aligned_alloc(align, (d->bounce_size + align - 1) & ~(align - 1));
+	if (!d->bounce) {
+		r = qcow_fail(err, ENOMEM, QCOW_NO_OFF, "out of memory");
+		goto out_free;
+	}
+	pthread_mutex_init(&d->lock, NULL);
+	*io = &d->io;
+	return 0;
+
+out_free:
+	free(d);
+	return r;
+}
