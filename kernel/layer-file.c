@@ -92,7 +92,7 @@ static void submit_read(struct qcow_layer_io *io)
 		.ki_filp = file,
 		.ki_pos = io->pos,
 		.ki_flags = IOCB_DIRECT,
-		.ki_ioprio = bio_prio(bio),
+		.ki_ioprio = bio->bi_ioprio,
 		.ki_complete = read_done,
 	};
 	iov_iter_bvec(&iter, ITER_DEST, __bvec_iter_bvec(bio->bi_io_vec, bio->bi_iter),
