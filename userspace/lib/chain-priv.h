@@ -39,6 +39,7 @@ struct qcow_chain {
 struct chain_level {
 	uint64_t start, end;
 	struct qcow_l2_block b; /* host_off is that of start */
+	bool past_end;		/* of the node: whatever is below stays hidden */
 };
 
 /* Which compressed cluster is in scratch->cluster. */

@@ -137,7 +137,8 @@ int qcow_chain_add_raw(struct qcow_chain *c, struct qcow_io *io, struct qcow_err
 		return r;
 	n = &c->nodes[c->nr_nodes++];
 	n->layer = n->data_layer = (uint32_t)c->nr_layers++;
-	n->size = l->end;
+	/* The last sector of a file counts whole, as in QEMU. */
+	n->size = (l->end + 511) & ~511ull;
 	return 0;
 }
 

@@ -140,8 +140,8 @@ int qcow_chain_read(struct qcow_chain *chain, uint64_t guest_off, void *buf, siz
 /* ---- for map and check --------------------------------------------------- */
 
 enum qcow_extent_type {
-	QCOW_EXTENT_UNALLOCATED = 1, /* nowhere in the chain: reads as zeros */
-	QCOW_EXTENT_ZERO,	     /* @layer says so: zero flag, or past its end */
+	QCOW_EXTENT_UNALLOCATED = 1, /* no layer has it, or one ends before: zeros */
+	QCOW_EXTENT_ZERO,	     /* the layer at @depth says so */
 	QCOW_EXTENT_DATA,
 	QCOW_EXTENT_COMPRESSED, /* one cluster, or what is left of it */
 	QCOW_EXTENT_BROKEN,	/* @err of the call says why */

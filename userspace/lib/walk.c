@@ -8,7 +8,6 @@
  * under 32 layers decodes each entry once, not once per extent and layer.
  */
 #include <errno.h>
-#include <string.h>
 
 #include "lib/be.h"
 #include "lib/chain-priv.h"
@@ -150,12 +149,9 @@ static int scan(struct qcow_chain *c, const struct chain_node *n, uint64_t guest
 	uint64_t end = guest_off + len;
 	int r;
 
-	memset(lv, 0, sizeof(*lv));
 	if (guest_off >= n->size) {
-		/* Above a short layer: zeros, and whatever is below stays hidden. */
-		lv->start = guest_off;
-		lv->end = end;
-		lv->b.type = QCOW_L2_ZERO_FLAG;
+		*lv = (struct chain_level){ .start = guest_off, .end = end, .past_end = true };
+		lv->b.type = QCOW_L2_UNALLOCATED;
 		return 0;
 	}
 	end = min_u64(end, n->size);
@@ -166,6 +162,7 @@ static int scan(struct qcow_chain *c, const struct chain_node *n, uint64_t guest
 						.host_off = guest_off };
 		return 0;
 	}
+	*lv = (struct chain_level){ 0 };
 	r = scan_qcow2(c, n, guest_off, end, lv, s, err);
 	if (r < 0)
 		lv->end = lv->start; /* nothing is known */
@@ -225,7 +222,7 @@ void qcow_walk_begin(struct qcow_scratch *s)
 int qcow_walk(struct qcow_chain *c, uint64_t guest_off, uint64_t len, struct qcow_extent *e,
 	      struct qcow_scratch *s, struct qcow_error *err)
 {
-	struct chain_level *lv = NULL;
+	struct chain_level *lv;
 	uint32_t i;
 	int r;
 
@@ -237,10 +234,18 @@ int qcow_walk(struct qcow_chain *c, uint64_t guest_off, uint64_t len, struct qco
 				return r;
 		}
 		len = min_u64(len, lv->end - guest_off);
-		if (lv->b.type != QCOW_L2_UNALLOCATED)
+		if (lv->past_end)
 			break;
+		if (lv->b.type != QCOW_L2_UNALLOCATED) {
+			fill(e, c, i, lv, guest_off, len);
+			return 0;
+		}
 	}
-	fill(e, c, i < c->nr_nodes ? i : i - 1, lv, guest_off, len);
+	*e = (struct qcow_extent){
+		.guest_off = guest_off,
+		.len = len,
+		.type = QCOW_EXTENT_UNALLOCATED,
+	};
 	return 0;
 }
 
