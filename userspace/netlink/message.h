@@ -59,10 +59,10 @@ struct qnl_msg {
 #define QNL_BIT(attr) (1ULL << DM_QCOW_ATTR_##attr)
 
 /* qnl_set(&msg, TARGET, target, 7): the field and its presence, together. */
-#define qnl_set(msg, attr, field, value)     \
-	do {                                 \
-		(msg)->field = (value);      \
-		(msg)->has |= QNL_BIT(attr); \
+#define qnl_set(msg, attr, field, value)                   \
+	do {                                               \
+		(msg)->field = (value);                    \
+		(msg)->has |= 1ULL << DM_QCOW_ATTR_##attr; \
 	} while (0)
 
 static inline bool qnl_has(const struct qnl_msg *msg, uint64_t bits)
