@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include "tools/table.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static int make_absolute(const char *path, char **out)
+{
+	char *cwd;
+	int n;
+
+	if (path[0] == '/') {
+		*out = strdup(path);
+		return *out ? 0 : -ENOMEM;
+	}
+	cwd = getcwd(NULL, 0);
+	if (!cwd)
+		return -errno;
+	n = asprintf(out, "%s/%s", strcmp(cwd, "/") ? cwd : "", path);
+	free(cwd);
+	return n < 0 ? -ENOMEM : 0;
+}
+
+int table_line_set_image(struct table_line *line, const char *image)
+{
+	return make_absolute(image, &line->image);
+}
+
+static int push_word(struct table_line *line, char *word)
+{
+	char **words = realloc(line->words, (line->nr_words + 1) * sizeof(*words));
+
+	if (!words) {
+		free(word);
+		return -ENOMEM;
+	}
+	line->words = words;
+	words[line->nr_words++] = word;
+	return 0;
+}
+
+int table_line_add(struct table_line *line, const char *name, const char *value, int is_path)
+{
+	char *word = NULL, *path = NULL;
+	int n, r;
+
+	if (value && is_path) {
+		r = make_absolute(value, &path);
+		if (r)
+			return r;
+		value = path;
+	}
+	n = asprintf(&word, "%s%s%s", name, value ? ":" : "", value ? value : "");
+	free(path);
+	return n < 0 ? -ENOMEM : push_word(line, word);
+}
+
+/* dm splits a table at white space, unless a backslash stands before it. */
+static char *put_word(char *out, const char *word)
+{
+	for (; *word; word++) {
+		if (*word == '\\' || isspace((unsigned char)*word))
+			*out++ = '\\';
+		*out++ = *word;
+	}
+	return out;
+}
+
+static size_t room_for(const struct table_line *line)
+{
+	size_t room = 2 * strlen(line->image) + 32;
+
+	for (size_t i = 0; i < line->nr_words; i++)
+		room += 2 * strlen(line->words[i]) + 1;
+	return room;
+}
+
+char *table_line_params(const struct table_line *line)
+{
+	char *params = malloc(room_for(line)), *out;
+
+	if (!params)
+		return NULL;
+	out = put_word(params, line->image);
+	if (line->nr_words)
+		out += sprintf(out, " %zu", line->nr_words);
+	for (size_t i = 0; i < line->nr_words; i++) {
+		*out++ = ' ';
+		out = put_word(out, line->words[i]);
+	}
+	*out = 0;
+	return params;
+}
+
+void table_line_exit(struct table_line *line)
+{
+	for (size_t i = 0; i < line->nr_words; i++)
+		free(line->words[i]);
+	free(line->words);
+	free(line->image);
+	memset(line, 0, sizeof(*line));
+}
