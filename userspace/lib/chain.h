@@ -151,7 +151,7 @@ struct qcow_extent {
 	uint64_t guest_off;
 	uint64_t len; /* bytes */
 	enum qcow_extent_type type;
-	uint32_t depth;	     /* 0 = image, 1 = its backing file ... */
+	uint32_t depth;	     /* 0 = image, 1 = its backing file; UNALLOCATED: last asked */
 	uint32_t layer;	     /* where the bytes are: DATA, COMPRESSED */
 	bool has_host_off;   /* also for ZERO with a preallocated cluster */
 	bool copied;	     /* the entry's COPIED flag: refcount is exactly 1 */

@@ -4,21 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
-/*
- * Control characters, C1 ones in their UTF-8 form included, become '?': names
- * from an image end up in these texts, and texts on terminals and in logs.
- */
-static void make_printable(char *text)
-{
-	unsigned char *c;
-
-	for (c = (unsigned char *)text; *c; c++) {
-		if (*c < 0x20 || *c == 0x7f)
-			*c = '?';
-		else if (c[0] == 0xc2 && c[1] >= 0x80 && c[1] <= 0x9f)
-			c[0] = c[1] = '?';
-	}
-}
+#include "lib/text.h"
 
 int qcow_fail(struct qcow_error *err, int code, uint64_t host_off, const char *fmt, ...)
 {
@@ -31,7 +17,7 @@ int qcow_fail(struct qcow_error *err, int code, uint64_t host_off, const char *f
 	va_start(ap, fmt);
 	vsnprintf(err->text, sizeof(err->text), fmt, ap);
 	va_end(ap);
-	make_printable(err->text);
+	qcow_text_clean(err->text);
 	return -code;
 }
 
@@ -46,7 +32,7 @@ void qcow_error_prefix(struct qcow_error *err, const char *fmt, ...)
 	va_start(ap, fmt);
 	vsnprintf(text, sizeof(text), fmt, ap);
 	va_end(ap);
-	make_printable(text);
+	qcow_text_clean(text);
 	/* A long prefix is cut, not the reason behind it. */
 	n = strnlen(err->text, sizeof(err->text) - 1);
 	room = sizeof(err->text) - 1 - n;

@@ -26,8 +26,8 @@ struct qcow_error {
 /*
  * Records an error and returns -@code, so that a check is one statement:
  *     return qcow_fail(err, EINVAL, off, "L1 table at %#x ...", ...);
- * @err may be NULL. Bytes that came from an image and are not printable ASCII
- * appear as '?': a name in an image must not be able to drive a terminal.
+ * @err may be NULL. The text is cleaned (lib/text.h), since names from images and
+ * directories appear in it.
  */
 int qcow_fail(struct qcow_error *err, int code, uint64_t host_off, const char *fmt, ...)
 	__attribute__((format(printf, 4, 5)));

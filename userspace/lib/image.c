@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "lib/bitmap.h"
 #include "lib/l2.h"
 
 struct qcow_image {
@@ -16,11 +17,26 @@ struct qcow_image {
 	uint32_t l1_size;
 };
 
-static int visit_nothing(const struct qcow_snapshot *snap, void *arg)
+static int visit_snapshot(const struct qcow_snapshot *snap, void *arg)
 {
 	(void)snap;
 	(void)arg;
 	return 0;
+}
+
+static int visit_bitmap(const struct qcow_bitmap *bitmap, void *arg)
+{
+	(void)bitmap;
+	(void)arg;
+	return 0;
+}
+
+/* QEMU refuses an image with a damaged directory of either; so it is seen now, not later. */
+static int check_directories(struct qcow_image *img, struct qcow_error *err)
+{
+	int r = qcow_snapshots_walk(img->io, &img->h, visit_snapshot, NULL, err);
+
+	return r < 0 ? r : qcow_bitmaps_walk(img->io, &img->h, visit_bitmap, NULL, err);
 }
 
 int qcow_image_open(struct qcow_image **out, struct qcow_io *io, struct qcow_error *err)
@@ -34,8 +50,7 @@ int qcow_image_open(struct qcow_image **out, struct qcow_io *io, struct qcow_err
 	r = qcow_header_read(io, &img->h, err);
 	if (r < 0)
 		goto out_free;
-	/* QEMU refuses an image with a damaged snapshot table; so an error is seen now. */
-	r = qcow_snapshots_walk(io, &img->h, visit_nothing, NULL, err);
+	r = check_directories(img, err);
 	if (r < 0)
 		goto out_free;
 	img->size = img->h.size;

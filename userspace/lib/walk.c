@@ -245,6 +245,7 @@ int qcow_walk(struct qcow_chain *c, uint64_t guest_off, uint64_t len, struct qco
 		.guest_off = guest_off,
 		.len = len,
 		.type = QCOW_EXTENT_UNALLOCATED,
+		.depth = i ? i - 1 : 0,
 	};
 	return 0;
 }

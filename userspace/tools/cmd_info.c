@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* qcow info IMAGE: what an image is, in the words and fields of qemu-img info. */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "tools/cmd.h"
+#include "tools/info.h"
+#include "tools/words.h"
+
+static const char usage_text[] =
+	"Usage: qcow info IMAGE [--json] [--backing-chain] [OPTION]...\n"
+	"Shows format, sizes, features, snapshots and bitmaps of an image. Opens no other\n"
+	"file, unless told to show the backing chain.\n"
+	"\n"
+	"  --json                   the fields of qemu-img info\n"
+	"  --output human|json      the same choice, spelled as for qemu-img\n"
+	"  --backing-chain          also of each backing file\n"
+	"  -U, --force-share        even while a writer has the image open\n" WORD_CHAIN_HELP;
+
+enum {
+	OPT_JSON = WORD_OPT_END,
+	OPT_OUTPUT,
+	OPT_CHAIN,
+	OPT_HELP
+};
+
+static const struct option options[] = {
+	WORD_CHAIN_OPTIONS,
+	{ "json", no_argument, NULL, OPT_JSON },
+	{ "output", required_argument, NULL, OPT_OUTPUT },
+	{ "backing-chain", no_argument, NULL, OPT_CHAIN },
+	{ "force-share", no_argument, NULL, 'U' },
+	{ "help", no_argument, NULL, OPT_HELP },
+	{ NULL, 0, NULL, 0 },
+};
+
+struct request {
+	struct table_line line;
+	unsigned int flags;
+	bool json, chain;
+};
+
+static int parse_output(const char *arg, bool *json)
+{
+	*json = !strcmp(arg, "json");
+	if (*json || !strcmp(arg, "human"))
+		return 0;
+	fprintf(stderr, "qcow: --output is human or json, not '%s'\n", arg);
+	return -EINVAL;
+}
+
+static int parse_one(int opt, struct request *q)
+{
+	if (word_is(opt))
+		return word_add(&q->line, opt, optarg);
+	switch (opt) {
+	case OPT_JSON:
+		q->json = true;
+		return 0;
+	case OPT_OUTPUT:
+		return parse_output(optarg, &q->json);
+	case OPT_CHAIN:
+		q->chain = true;
+		return 0;
+	case 'U':
+		q->flags &= ~(unsigned int)HOST_CHAIN_LOCK;
+		return 0;
+	}
+	return -EINVAL;
+}
+
+/* -1 to go on, or an exit status. */
+static int parse(int argc, char **argv, struct request *q)
+{
+	int opt;
+
+	while ((opt = getopt_long(argc, argv, "U", options, NULL)) != -1) {
+		if (opt == OPT_HELP) {
+			fputs(usage_text, stdout);
+			return 0;
+		}
+		if (parse_one(opt, q))
+			return 1;
+	}
+	if (argc - optind != 1) {
+		fputs(usage_text, stderr);
+		return 1;
+	}
+	q->line.image = strdup(argv[optind]);
+	return q->line.image ? -1 : 1;
+}
+
+static int show(const struct request *q)
+{
+	struct qcow_error err = { 0 };
+	struct host_chain *hc;
+	int r;
+
+	if (word_open_chain(&q->line, q->flags | (q->chain ? HOST_CHAIN_INFO : HOST_CHAIN_ONE),
+			    &hc) < 0)
+		return 1;
+	r = q->json ? info_print_json(hc, q->chain, &err) : info_print_human(hc, &err);
+	if (r < 0)
+		fprintf(stderr, "qcow: %s\n", err.text);
+	host_chain_close(hc);
+	return r < 0 ? 1 : 0;
+}
+
+int cmd_info(int argc, char **argv)
+{
+	struct request q = { .flags = HOST_CHAIN_LOCK | HOST_CHAIN_BUFFERED_OK };
+	int status = parse(argc, argv, &q);
+
+	if (status < 0)
+		status = show(&q);
+	table_line_exit(&q.line);
+	return status;
+}

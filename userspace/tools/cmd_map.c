@@ -1,0 +1,280 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * qcow map IMAGE: where the data of each guest range is, in the fields and with the
+ * meaning of qemu-img map. Holes of a raw layer's file count as zeros there, as
+ * they do for qemu-img.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "tools/cmd.h"
+#include "tools/words.h"
+
+static const char usage_text[] =
+	"Usage: qcow map IMAGE [--json] [OPTION]...\n"
+	"Shows which file, and where in it, each range of the disk comes from.\n"
+	"\n"
+	"  --json                   every range, with the fields of qemu-img map\n"
+	"  --output human|json      the same choice, spelled as for qemu-img\n"
+	"  -U, --force-share        even while a writer has the image open\n" WORD_CHAIN_HELP;
+
+enum {
+	OPT_JSON = WORD_OPT_END,
+	OPT_OUTPUT,
+	OPT_HELP
+};
+
+static const struct option options[] = {
+	WORD_CHAIN_OPTIONS,
+	{ "json", no_argument, NULL, OPT_JSON },
+	{ "output", required_argument, NULL, OPT_OUTPUT },
+	{ "force-share", no_argument, NULL, 'U' },
+	{ "help", no_argument, NULL, OPT_HELP },
+	{ NULL, 0, NULL, 0 },
+};
+
+/* One line of output. */
+struct piece {
+	uint64_t start, len, offset;
+	uint32_t depth, layer;
+	bool present, zero, data, compressed, has_offset;
+};
+
+struct map {
+	struct host_chain *hc;
+	struct qcow_scratch *scratch;
+	bool json, first, has_piece;
+	struct piece piece; /* not printed yet: it may grow */
+};
+
+static void print_json(struct map *m, const struct piece *p)
+{
+	printf("%s{ \"start\": %" PRIu64 ", \"length\": %" PRIu64 ", \"depth\": %u, "
+	       "\"present\": %s, \"zero\": %s, \"data\": %s, \"compressed\": %s",
+	       m->first ? "[" : ",\n", p->start, p->len, p->depth, p->present ? "true" : "false",
+	       p->zero ? "true" : "false", p->data ? "true" : "false",
+	       p->compressed ? "true" : "false");
+	if (p->has_offset)
+		printf(", \"offset\": %" PRIu64, p->offset);
+	putchar('}');
+	m->first = false;
+}
+
+/* Bare 0 for zero, as %#x prints it and qemu-img shows it. */
+static int print_human(struct map *m, const struct piece *p)
+{
+	if (!p->data || p->zero)
+		return 0;
+	if (p->compressed) {
+		fprintf(stderr,
+			"qcow: %s has compressed clusters, which have no place to show; "
+			"use --json\n",
+			host_chain_layer(m->hc, p->layer)->path);
+		return -ENOTSUP;
+	}
+	printf("%#-16" PRIx64 "%#-16" PRIx64 "%#-16" PRIx64 "%s\n", p->start, p->len, p->offset,
+	       host_chain_layer(m->hc, p->layer)->path);
+	return 0;
+}
+
+static int flush(struct map *m)
+{
+	if (!m->has_piece)
+		return 0;
+	m->has_piece = false;
+	if (m->json)
+		print_json(m, &m->piece);
+	return m->json ? 0 : print_human(m, &m->piece);
+}
+
+static bool continues(const struct piece *a, const struct piece *b)
+{
+	return a->depth == b->depth && a->present == b->present && a->zero == b->zero &&
+	       a->data == b->data && a->compressed == b->compressed &&
+	       a->has_offset == b->has_offset &&
+	       (!a->has_offset || (a->layer == b->layer && a->offset + a->len == b->offset));
+}
+
+static int add_piece(struct map *m, const struct piece *p)
+{
+	int r;
+
+	if (m->has_piece && continues(&m->piece, p)) {
+		m->piece.len += p->len;
+		return 0;
+	}
+	r = flush(m);
+	m->piece = *p;
+	m->has_piece = true;
+	return r;
+}
+
+static void to_piece(const struct qcow_extent *e, struct piece *p)
+{
+	*p = (struct piece){
+		.start = e->guest_off,
+		.len = e->len,
+		.depth = e->depth,
+		.layer = e->layer,
+		.present = e->type != QCOW_EXTENT_UNALLOCATED,
+		.zero = e->type == QCOW_EXTENT_UNALLOCATED || e->type == QCOW_EXTENT_ZERO,
+		.compressed = e->type == QCOW_EXTENT_COMPRESSED,
+		.has_offset = e->has_host_off && e->type != QCOW_EXTENT_COMPRESSED,
+		.offset = e->host_off,
+	};
+	p->data = !p->zero;
+}
+
+/* How long the file has data, or a hole, from @off on. A file system that cannot tell has data. */
+static bool in_hole(int fd, uint64_t off, uint64_t *len)
+{
+	off_t data = lseek(fd, (off_t)off, SEEK_DATA), hole;
+
+	if (data < 0)
+		return errno == ENXIO; /* a hole up to the end */
+	if ((uint64_t)data > off) {
+		if ((uint64_t)data - off < *len)
+			*len = (uint64_t)data - off;
+		return true;
+	}
+	hole = lseek(fd, (off_t)off, SEEK_HOLE);
+	if (hole >= 0 && (uint64_t)hole > off && (uint64_t)hole - off < *len)
+		*len = (uint64_t)hole - off;
+	return false;
+}
+
+static int add_raw_pieces(struct map *m, struct piece *p)
+{
+	int fd = host_chain_layer(m->hc, p->layer)->fd, r = 0;
+	uint64_t end = p->start + p->len;
+
+	while (!r && p->start < end) {
+		p->len = end - p->start;
+		p->zero = in_hole(fd, p->offset, &p->len);
+		p->data = !p->zero;
+		r = add_piece(m, p);
+		p->start += p->len;
+		p->offset += p->len;
+	}
+	return r;
+}
+
+static int add_extent(struct map *m, const struct qcow_extent *e)
+{
+	struct piece p;
+
+	to_piece(e, &p);
+	if (e->type == QCOW_EXTENT_DATA &&
+	    host_chain_layer(m->hc, e->layer)->kind == QCOW_LAYER_RAW)
+		return add_raw_pieces(m, &p);
+	return add_piece(m, &p);
+}
+
+static int walk(struct map *m, struct qcow_error *err)
+{
+	struct qcow_chain *chain = host_chain_lib(m->hc);
+	uint64_t size = qcow_chain_size(chain), off = 0;
+	struct qcow_extent e;
+	int r;
+
+	while (off < size) {
+		r = qcow_chain_extent(chain, off, size - off, &e, m->scratch, err);
+		if (!r && e.type == QCOW_EXTENT_BROKEN)
+			r = -EIO;
+		if (r < 0) {
+			fprintf(stderr, "qcow: %s\n", err->text);
+			return r;
+		}
+		r = add_extent(m, &e);
+		if (r < 0)
+			return r;
+		off += e.len;
+	}
+	return flush(m);
+}
+
+static int map_chain(struct map *m)
+{
+	struct qcow_error err = { 0 };
+	int r;
+
+	r = qcow_scratch_create(&m->scratch, host_chain_lib(m->hc), &err);
+	if (r < 0) {
+		fprintf(stderr, "qcow: %s\n", err.text);
+		return r;
+	}
+	if (!m->json)
+		printf("%-16s%-16s%-16s%s\n", "Offset", "Length", "Mapped to", "File");
+	r = walk(m, &err);
+	if (m->json)
+		puts(m->first ? "[]" : "]");
+	qcow_scratch_destroy(m->scratch);
+	return r;
+}
+
+static int parse_output(const char *arg, bool *json)
+{
+	*json = !strcmp(arg, "json");
+	if (*json || !strcmp(arg, "human"))
+		return 0;
+	fprintf(stderr, "qcow: --output is human or json, not '%s'\n", arg);
+	return -EINVAL;
+}
+
+static int parse_one(int opt, struct table_line *line, struct map *m, unsigned int *flags)
+{
+	if (word_is(opt))
+		return word_add(line, opt, optarg);
+	switch (opt) {
+	case OPT_JSON:
+		m->json = true;
+		return 0;
+	case OPT_OUTPUT:
+		return parse_output(optarg, &m->json);
+	case 'U':
+		*flags &= ~(unsigned int)HOST_CHAIN_LOCK;
+		return 0;
+	}
+	return -EINVAL;
+}
+
+/* -1 to go on, or an exit status. */
+static int parse(int argc, char **argv, struct table_line *line, struct map *m, unsigned int *flags)
+{
+	int opt;
+
+	while ((opt = getopt_long(argc, argv, "U", options, NULL)) != -1) {
+		if (opt == OPT_HELP) {
+			fputs(usage_text, stdout);
+			return 0;
+		}
+		if (parse_one(opt, line, m, flags))
+			return 1;
+	}
+	if (argc - optind != 1) {
+		fputs(usage_text, stderr);
+		return 1;
+	}
+	line->image = strdup(argv[optind]);
+	return line->image ? -1 : 1;
+}
+
+int cmd_map(int argc, char **argv)
+{
+	__attribute__((cleanup(table_line_exit))) struct table_line line = { 0 };
+	unsigned int flags = HOST_CHAIN_LOCK | HOST_CHAIN_BUFFERED_OK;
+	struct map m = { .first = true };
+	int status, r;
+
+	status = parse(argc, argv, &line, &m, &flags);
+	if (status >= 0)
+		return status;
+	if (word_open_chain(&line, flags, &m.hc) < 0)
+		return 1;
+	r = map_chain(&m);
+	host_chain_close(m.hc);
+	return r < 0 ? 1 : 0;
+}

@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Options that become words of the table line, for every verb that opens a chain:
+ * --backing-dir DIR is the word backing_dir:DIR. One list, so that `qcow map` trusts
+ * exactly what `qcow open` trusts.
+ */
+#ifndef QCOW_TOOLS_WORDS_H
+#define QCOW_TOOLS_WORDS_H
+
+#include <getopt.h>
+#include <stdbool.h>
+
+#include "host/chain.h"
+#include "tools/table.h"
+
+/* getopt's values; a verb's own begin at WORD_OPT_END. */
+enum {
+	WORD_OPT = 256,
+	WORD_OPT_END = WORD_OPT + 16
+};
+
+/* For a verb's struct option array: what names files, then what only a device has. */
+/* clang-format off */
+#define WORD_CHAIN_OPTIONS \
+	{ "backing-dir", required_argument, NULL, WORD_OPT + 0 }, \
+	{ "backing", required_argument, NULL, WORD_OPT + 1 }, \
+	{ "backing-format", required_argument, NULL, WORD_OPT + 2 }, \
+	{ "no-backing", no_argument, NULL, WORD_OPT + 3 }, \
+	{ "snapshot", required_argument, NULL, WORD_OPT + 4 }
+#define WORD_DEVICE_OPTIONS \
+	{ "helper-timeout", required_argument, NULL, WORD_OPT + 5 }, \
+	{ "map-budget", required_argument, NULL, WORD_OPT + 6 }, \
+	{ "cache-budget", required_argument, NULL, WORD_OPT + 7 }, \
+	{ "sector-size", required_argument, NULL, WORD_OPT + 8 }
+/* clang-format on */
+
+#define WORD_CHAIN_HELP                                                                   \
+	"  --backing-dir DIR        backing and data files may lie in or below DIR too\n" \
+	"  --backing FILE           use FILE, and no other, as IMAGE's backing file\n"    \
+	"  --backing-format FORMAT  raw or qcow2, where none is recorded\n"               \
+	"  --no-backing             refuse an image that names another file\n"            \
+	"  --snapshot ID_OR_NAME    an internal snapshot instead of the present state\n"
+
+/* Is @opt one of the above? */
+bool word_is(int opt);
+/* Adds the word to @line; -ENOMEM or another negative errno. */
+int word_add(struct table_line *line, int opt, const char *arg);
+
+/*
+ * Opens what @line describes, with the policy its words make. @flags as for
+ * host_chain_open(). Prints the error, if any.
+ */
+int word_open_chain(const struct table_line *line, unsigned int flags, struct host_chain **hc);
+
+#endif
