@@ -17,4 +17,11 @@
 #define BLK_OPEN_WRITE	FMODE_WRITE
 #endif
 
+/* since v6.17, "workqueue: Add new WQ_PERCPU flag"; drop when the floor reaches it.
+ * Before that, per CPU is what a workqueue is unless it says otherwise.
+ */
+#ifndef HAVE_WQ_PERCPU
+#define WQ_PERCPU	0
+#endif
+
 #endif

@@ -20,7 +20,7 @@ static int create_queues(void)
 	qcow_wq = alloc_workqueue("qcow", WQ_MEM_RECLAIM | WQ_UNBOUND, 0);
 	if (!qcow_wq)
 		return -ENOMEM;
-	qcow_read_wq = alloc_workqueue("qcow_read", WQ_MEM_RECLAIM, 0);
+	qcow_read_wq = alloc_workqueue("qcow_read", WQ_MEM_RECLAIM | WQ_PERCPU, 0);
 	if (qcow_read_wq)
 		return 0;
 	destroy_workqueue(qcow_wq);
