@@ -226,7 +226,9 @@ static void qcow_presuspend(struct dm_target *ti)
 {
 	struct qcow_target *t = ti->private;
 
-	if (dm_noflush_suspending(ti))
+	/* dm forgets it before postsuspend. */
+	t->noflush = dm_noflush_suspending(ti);
+	if (t->noflush)
 		qcow_upcalls_refuse(&t->disk.upcalls, -ERESTART);
 }
 
@@ -241,8 +243,8 @@ static void qcow_postsuspend(struct dm_target *ti)
 {
 	struct qcow_target *t = ti->private;
 
-	/* Only leaves the mode as it is: dm gives no way to fail here. */
-	if (!dm_noflush_suspending(ti) && t->image == DM_QCOW_STATE_OPEN)
+	/* A failure shows in the status: dm gives no way to fail here. */
+	if (!t->noflush && t->image == DM_QCOW_STATE_OPEN)
 		qcow_image_close(t);
 }
 
