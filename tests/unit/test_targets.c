@@ -99,6 +99,16 @@ static void test_healthy_worker_is_replaced_at_once(void **state)
 	start(1);
 	targets_run(&sim.targets);
 	sim.now = 60000;
+	targets_reaped(&sim.targets, sim.last_pid, EXITED(1));
+	targets_run(&sim.targets);
+	assert_int_equal(sim.nr_spawned, 2);
+}
+
+static void test_killed_worker_is_replaced_at_once(void **state)
+{
+	(void)state;
+	start(1);
+	targets_run(&sim.targets);
 	targets_reaped(&sim.targets, sim.last_pid, SIGKILL);
 	targets_run(&sim.targets);
 	assert_int_equal(sim.nr_spawned, 2);
@@ -234,6 +244,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(test_start_once),
 		TEST(test_healthy_worker_is_replaced_at_once),
+		TEST(test_killed_worker_is_replaced_at_once),
 		TEST(test_quick_deaths_back_off_and_forgive),
 		TEST(test_hung_worker_is_killed_before_the_next),
 		TEST(test_gone),

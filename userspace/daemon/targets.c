@@ -10,8 +10,9 @@
 #include <sys/wait.h>
 
 /*
- * A worker that lived this long died of something new: the next starts at once.
- * One that dies sooner waits, twice as long each time, up to the longest pause.
+ * A worker that was killed, or lived this long, died of something new: the next
+ * starts at once. After one that fails sooner comes a pause, twice as long each
+ * time: a corrupt image must not keep a CPU busy with crashing.
  */
 #define HEALTHY_MS     2000
 #define FIRST_PAUSE_MS 20
@@ -185,21 +186,29 @@ static void log_death(const struct target *target, int status)
 			 WEXITSTATUS(status));
 }
 
-static void plan_restart(struct target *target, int64_t now)
+static void restart_at_once(struct target *target, int64_t now)
 {
-	if (now - target->started >= HEALTHY_MS) {
-		target->pause_ms = 0;
-	} else {
-		target->pause_ms = target->pause_ms ? target->pause_ms * 2 : FIRST_PAUSE_MS;
-		if (target->pause_ms > LAST_PAUSE_MS)
-			target->pause_ms = LAST_PAUSE_MS;
-	}
+	target->pause_ms = 0;
+	target->not_before = now;
+}
+
+static void restart_after_pause(struct target *target, int64_t now)
+{
+	target->pause_ms = target->pause_ms ? target->pause_ms * 2 : FIRST_PAUSE_MS;
+	if (target->pause_ms > LAST_PAUSE_MS)
+		target->pause_ms = LAST_PAUSE_MS;
 	target->not_before = now + target->pause_ms;
+}
+
+static bool died_of_itself(int status)
+{
+	return !WIFSIGNALED(status) || WTERMSIG(status) != SIGKILL;
 }
 
 void targets_reaped(struct targets *t, pid_t pid, int status)
 {
 	struct target *target = find_pid(t, pid);
+	int64_t now = t->ops->now_ms(t->arg);
 
 	if (!target)
 		return;
@@ -211,7 +220,10 @@ void targets_reaped(struct targets *t, pid_t pid, int status)
 	}
 	log_death(target, status);
 	target->pid = 0;
-	plan_restart(target, t->ops->now_ms(t->arg));
+	if (died_of_itself(status) && now - target->started < HEALTHY_MS)
+		restart_after_pause(target, now);
+	else
+		restart_at_once(target, now);
 }
 
 static void spawn(struct targets *t, struct target *target, int64_t now)
@@ -224,7 +236,7 @@ static void spawn(struct targets *t, struct target *target, int64_t now)
 		return;
 	}
 	log_line("target %u: cannot start a worker: %s", target->id, strerror(-pid));
-	plan_restart(target, now);
+	restart_after_pause(target, now);
 }
 
 int targets_run(struct targets *t)

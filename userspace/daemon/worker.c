@@ -8,7 +8,7 @@
 
 #include <errno.h>
 #include <string.h>
-#include <sys/mman.h>
+#include <sys/prctl.h>
 
 /* Locked into memory at full size, once per thread; scratch space is on the heap. */
 #define THREAD_STACK (128 << 10)
@@ -18,7 +18,8 @@
 static struct {
 	struct worker worker;
 	struct broker_client broker;
-	pthread_mutex_t gate; /* held until the sandbox is closed */
+	pthread_barrier_t started; /* all threads run: their first system calls are made */
+	pthread_mutex_t gate;	   /* held until the sandbox is closed */
 } self;
 
 static unsigned int nr_threads(void)
@@ -77,6 +78,7 @@ static void serve_and_exit(unsigned int i)
 
 static void *run_thread(void *arg)
 {
+	pthread_barrier_wait(&self.started);
 	pthread_mutex_lock(&self.gate);
 	pthread_mutex_unlock(&self.gate);
 	serve_and_exit((unsigned int)(uintptr_t)arg);
@@ -98,6 +100,9 @@ static int start_threads(unsigned int nr)
 	for (unsigned int i = 1; i < nr && !r; i++)
 		r = -pthread_create(&thread, &attr, run_thread, (void *)(uintptr_t)i);
 	pthread_attr_destroy(&attr);
+	/* The C library aborts a thread whose set-up the system call filter refuses. */
+	if (!r)
+		pthread_barrier_wait(&self.started);
 	return r;
 }
 
@@ -125,9 +130,12 @@ int worker_main(uint32_t target)
 	void *buf;
 	int r;
 
+	/* Started as /proc/self/exe, it would be "exe" in ps and to killall. */
+	prctl(PR_SET_NAME, "qcowd");
 	w->target = target;
 	self.broker.fd = WORKER_BROKER_FD;
 	opener = broker_opener(&self.broker);
+	pthread_barrier_init(&self.started, NULL, nr);
 	pthread_mutex_init(&self.gate, NULL);
 	pthread_mutex_lock(&self.gate);
 

@@ -278,7 +278,8 @@ static void wait_for_udev(uint32_t cookie)
 	int ready = 0;
 
 	for (int ms = 0; ms < UDEV_MS; ms += UDEV_STEP_MS) {
-		if (!dm_udev_wait_immediate(cookie, &ready) || ready)
+		if (!dm_udev_wait_immediate(cookie, &ready) || ready ||
+		    !dm_udev_get_sync_support())
 			return;
 		sleep_ms(UDEV_STEP_MS);
 	}
