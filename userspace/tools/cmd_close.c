@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* qcow close NAME [--deferred|--force] */
+#include "tools/cmd.h"
+#include "tools/device.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+
+static const char usage_text[] =
+	"Usage: qcow close NAME [--deferred | --force]\n"
+	"Removes a device; the image is then complete, unlocked and closed.\n"
+	"\n"
+	"  --deferred  as soon as its last user closes it\n"
+	"  --force     now: what it is still asked fails, the helper is not waited for\n";
+
+enum {
+	OPT_DEFERRED = 256,
+	OPT_FORCE,
+	OPT_HELP
+};
+
+static const struct option options[] = {
+	{ "deferred", no_argument, NULL, OPT_DEFERRED },
+	{ "force", no_argument, NULL, OPT_FORCE },
+	{ "help", no_argument, NULL, OPT_HELP },
+	{ NULL, 0, NULL, 0 },
+};
+
+static int complain(const char *name, int r)
+{
+	if (r == -ENXIO)
+		fprintf(stderr, "qcow: no qcow device is named '%s'\n", name);
+	else if (r == -EBUSY)
+		fprintf(stderr, "qcow: '%s' is in use; unmount it, or see --deferred and --force\n",
+			name);
+	else
+		fprintf(stderr, "qcow: cannot close '%s': %s\n", name, strerror(-r));
+	return 1;
+}
+
+/* Never a device of somebody else's: `close` takes any name. */
+static int read_own(const char *name, struct device *device)
+{
+	int r = device_read(name, device);
+
+	if (r)
+		return r;
+	if (device_is_qcow(device))
+		return 0;
+	device_exit(device);
+	return -ENXIO;
+}
+
+static int close_by_force(const struct device *device)
+{
+	int r;
+
+	/* Between its suspend and resume we must not need a page from this very device. */
+	if (mlockall(MCL_CURRENT | MCL_FUTURE))
+		return -errno;
+	r = device_break(device);
+	if (r)
+		return r;
+	r = device_remove(device->name);
+	if (r != -EBUSY)
+		return r;
+	fprintf(stderr,
+		"qcow: '%s' is still open somewhere; it fails all I/O now and goes with its last user\n",
+		device->name);
+	return device_remove_deferred(device->name);
+}
+
+static int close_device(const char *name, bool deferred, bool force)
+{
+	struct device device;
+	int r;
+
+	if (device_init())
+		return 1;
+	r = read_own(name, &device);
+	if (r)
+		return complain(name, r);
+	if (force)
+		r = close_by_force(&device);
+	else
+		r = deferred ? device_remove_deferred(name) : device_remove(name);
+	device_exit(&device);
+	return r ? complain(name, r) : 0;
+}
+
+int cmd_close(int argc, char **argv)
+{
+	bool deferred = false, force = false;
+	int opt;
+
+	while ((opt = getopt_long(argc, argv, "", options, NULL)) != -1) {
+		switch (opt) {
+		case OPT_DEFERRED:
+			deferred = true;
+			break;
+		case OPT_FORCE:
+			force = true;
+			break;
+		case OPT_HELP:
+			fputs(usage_text, stdout);
+			return 0;
+		default:
+			return 1;
+		}
+	}
+	if (argc - optind != 1 || (deferred && force)) {
+		fputs(usage_text, stderr);
+		return 1;
+	}
+	return close_device(argv[optind], deferred, force);
+}

@@ -1,0 +1,182 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* qcow open NAME IMAGE: checks, starts the helper if need be, makes the device. */
+#include "netlink/client.h"
+#include "tools/cmd.h"
+#include "tools/device.h"
+#include "tools/helper.h"
+#include "tools/words.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+
+#define NAME_MAX_LEN 127 /* DM_NAME_LEN - 1 */
+
+static const char usage_text[] =
+	"Usage: qcow open NAME IMAGE --read-only [OPTION]...\n"
+	"Makes IMAGE and its backing chain the block device /dev/mapper/NAME.\n"
+	"\n"
+	"  --read-only              required: writing is not supported yet\n" WORD_CHAIN_HELP
+	"  --helper-timeout SECONDS how long a read may wait for the helper (60)\n"
+	"  --map-budget KIB         memory for the map of blocks\n"
+	"  --cache-budget KIB       memory for decompressed blocks\n"
+	"  --sector-size SIZE       512 or 4096: smallest sector the device shows\n";
+
+enum {
+	OPT_READ_ONLY = WORD_OPT_END,
+	OPT_HELP
+};
+
+static const struct option options[] = {
+	WORD_CHAIN_OPTIONS,
+	WORD_DEVICE_OPTIONS,
+	{ "read-only", no_argument, NULL, OPT_READ_ONLY },
+	{ "help", no_argument, NULL, OPT_HELP },
+	{ NULL, 0, NULL, 0 },
+};
+
+/* ---- the check before anything is touched ---------------------------------------------- */
+
+/* The helper will check again; but its answer could only be an errno and a line in dmesg. */
+static int check_image(const struct table_line *line, uint64_t *nr_sectors)
+{
+	struct host_chain *chain;
+	int r;
+
+	r = word_open_chain(line, HOST_CHAIN_PROBE_LOCK, &chain);
+	if (r)
+		return r;
+	*nr_sectors = qcow_chain_size(host_chain_lib(chain)) / 512;
+	host_chain_close(chain);
+	if (*nr_sectors)
+		return 0;
+	fprintf(stderr, "qcow: %s: its disk is empty, and a device cannot be\n", line->image);
+	return -EINVAL;
+}
+
+/* ---- the device -------------------------------------------------------------------------- */
+
+static int make_uuid(char uuid[64])
+{
+	unsigned char random[16];
+	char *out = uuid + sprintf(uuid, DEVICE_UUID_PREFIX);
+
+	if (getrandom(random, sizeof(random), 0) != sizeof(random))
+		return -errno;
+	for (size_t i = 0; i < sizeof(random); i++)
+		out += sprintf(out, "%02x", random[i]);
+	return 0;
+}
+
+/*
+ * Only the kernel knows whether a supervisor is there when it is needed: one may die
+ * between our look and the create. So -ESRCH counts as the last word on it.
+ */
+static int create_with_helper(const char *name, const char *uuid, uint64_t nr_sectors,
+			      const char *params)
+{
+	int r = -ESRCH;
+
+	if (qnl_supervised() == 1)
+		r = device_create(name, uuid, nr_sectors, params);
+	if (r != -ESRCH)
+		return r;
+	if (helper_start())
+		return -ECANCELED;
+	return device_create(name, uuid, nr_sectors, params);
+}
+
+static int create(const char *name, uint64_t nr_sectors, const char *params)
+{
+	char uuid[64];
+	int r;
+
+	r = make_uuid(uuid);
+	if (!r)
+		r = create_with_helper(name, uuid, nr_sectors, params);
+	if (r && r != -ECANCELED)
+		fprintf(stderr, "qcow: cannot create '%s': %s; the kernel's reason is in dmesg\n",
+			name, strerror(-r));
+	return r;
+}
+
+static int check_name(const char *name)
+{
+	struct device device;
+	int r;
+
+	if (!*name || strchr(name, '/') || strlen(name) > NAME_MAX_LEN) {
+		fprintf(stderr, "qcow: '%s' cannot be the name of a device\n", name);
+		return -EINVAL;
+	}
+	r = device_init();
+	if (r)
+		return r;
+	if (device_read(name, &device))
+		return 0;
+	device_exit(&device);
+	fprintf(stderr, "qcow: a device named '%s' exists already\n", name);
+	return -EEXIST;
+}
+
+static int open_device(const char *name, const struct table_line *line)
+{
+	uint64_t nr_sectors;
+	char *params;
+	int r;
+
+	if (check_name(name) || check_image(line, &nr_sectors))
+		return 1;
+	params = table_line_params(line);
+	r = params ? create(name, nr_sectors, params) : -ENOMEM;
+	free(params);
+	return r ? 1 : 0;
+}
+
+/* ---- the verb ------------------------------------------------------------------------------ */
+
+/* Returns -1 to go on, or an exit status. */
+static int parse(int argc, char **argv, struct table_line *line, bool *read_only)
+{
+	int opt;
+
+	while ((opt = getopt_long(argc, argv, "", options, NULL)) != -1) {
+		if (word_is(opt)) {
+			if (word_add(line, opt, optarg))
+				return 1;
+		} else if (opt == OPT_READ_ONLY) {
+			*read_only = true;
+		} else if (opt == OPT_HELP) {
+			fputs(usage_text, stdout);
+			return 0;
+		} else {
+			return 1;
+		}
+	}
+	if (argc - optind != 2) {
+		fputs(usage_text, stderr);
+		return 1;
+	}
+	return -1;
+}
+
+int cmd_open(int argc, char **argv)
+{
+	__attribute__((cleanup(table_line_exit))) struct table_line line = { 0 };
+	bool read_only = false;
+	int status;
+
+	status = parse(argc, argv, &line, &read_only);
+	if (status >= 0)
+		return status;
+	if (!read_only) {
+		fputs("qcow: writing is not supported yet: add --read-only\n", stderr);
+		return 1;
+	}
+	if (table_line_set_image(&line, argv[optind + 1]))
+		return 1;
+	return open_device(argv[optind], &line);
+}
