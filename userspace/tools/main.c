@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include <stdio.h>
+#include <string.h>
+
+#include "tools/cmd.h"
+
+struct command {
+	const char *name, *args, *what;
+	int (*run)(int argc, char **argv);
+};
+
+static const struct command commands[] = {
+	{ "table", "IMAGE", "print the line dmsetup create takes", cmd_table },
+	{ "info", "IMAGE", "show what an image is", cmd_info },
+	{ "map", "IMAGE", "show where an image's data is", cmd_map },
+};
+
+static void print_usage(FILE *to)
+{
+	const struct command *c;
+
+	fputs("Usage: qcow COMMAND [OPTION]... ARGUMENT...\n"
+	      "qcow2 images as block devices, by the device mapper.\n\n",
+	      to);
+	for (c = commands; c < commands + sizeof(commands) / sizeof(*commands); c++)
+		fprintf(to, "  %-7s %-11s %s\n", c->name, c->args, c->what);
+	fputs("\nqcow COMMAND --help shows the options; qcow --version the version.\n", to);
+}
+
+static const struct command *find_command(const char *name)
+{
+	const struct command *c;
+
+	for (c = commands; c < commands + sizeof(commands) / sizeof(*commands); c++)
+		if (!strcmp(c->name, name))
+			return c;
+	return NULL;
+}
+
+/* What has been printed may not have reached its file: a full disk is a failure. */
+static int finish(int status)
+{
+	if (fflush(stdout) || ferror(stdout)) {
+		fputs("qcow: cannot write the output\n", stderr);
+		return 1;
+	}
+	return status;
+}
+
+int main(int argc, char **argv)
+{
+	static char self[] = "qcow";
+	const struct command *c;
+
+	if (argc < 2) {
+		print_usage(stderr);
+		return 1;
+	}
+	if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "help")) {
+		print_usage(stdout);
+		return finish(0);
+	}
+	if (!strcmp(argv[1], "--version")) {
+		puts("qcow " QCOW_VERSION);
+		return finish(0);
+	}
+	c = find_command(argv[1]);
+	if (!c) {
+		fprintf(stderr, "qcow: unknown command '%s'; qcow --help lists them\n", argv[1]);
+		return 1;
+	}
+	argv[1] = self;
+	return finish(c->run(argc - 1, argv + 1));
+}
