@@ -10,6 +10,9 @@ struct command {
 };
 
 static const struct command commands[] = {
+	{ "open", "NAME IMAGE", "make an image a block device", cmd_open },
+	{ "close", "NAME", "remove the device", cmd_close },
+	{ "status", "[NAME]", "show devices and their helpers", cmd_status },
 	{ "table", "IMAGE", "print the line dmsetup create takes", cmd_table },
 	{ "info", "IMAGE", "show what an image is", cmd_info },
 	{ "map", "IMAGE", "show where an image's data is", cmd_map },
