@@ -100,13 +100,14 @@ static void loop(struct supervisor_config *config, int lock_fd)
 }
 
 /* Detached from the caller's terminal, session and working directory. */
-static int start_loop(struct supervisor_config *config, int lock_fd)
+static int start_loop(struct supervisor_config *config, int lock_fd, int ready_fd)
 {
 	pid_t pid = fork();
 
 	if (pid < 0)
 		return -errno;
 	if (pid == 0) {
+		close(ready_fd);
 		setsid();
 		if (chdir("/") || fork())
 			_exit(0);
@@ -141,9 +142,11 @@ static int wait_for_other(void)
 
 int respawn_main(struct supervisor_config *config)
 {
-	int lock_fd = lock_pid_file();
-	int ready[2], r;
+	int ready[2], lock_fd, r;
 
+	/* Whatever else the caller left open would stay open as long as we run. */
+	close_range(STDERR_FILENO + 1, ~0U, 0);
+	lock_fd = lock_pid_file();
 	if (lock_fd == -EAGAIN)
 		return wait_for_other();
 	if (lock_fd < 0 || pipe2(ready, O_CLOEXEC)) {
@@ -151,7 +154,7 @@ int respawn_main(struct supervisor_config *config)
 		return SUPERVISOR_EXIT_FAILED;
 	}
 	config->ready_fd = ready[1];
-	r = start_loop(config, lock_fd);
+	r = start_loop(config, lock_fd, ready[0]);
 	close(ready[1]);
 	if (r) {
 		log_line("fork: %s", strerror(-r));

@@ -262,14 +262,49 @@ static int run_with_udev(struct dm_task *task)
 	return r;
 }
 
-int device_create(const char *name, const char *uuid, uint64_t nr_sectors, const char *params)
+static int create_empty(const char *name, const char *uuid)
 {
 	struct dm_task *task __cleanup_task = create_task(DM_DEVICE_CREATE, name);
 
-	if (!task || !dm_task_set_uuid(task, uuid) || !dm_task_set_ro(task) ||
+	if (!task || !dm_task_set_uuid(task, uuid))
+		return -ENOMEM;
+	return run(task);
+}
+
+static int load_table(const char *name, uint64_t nr_sectors, const char *params)
+{
+	struct dm_task *task __cleanup_task = create_task(DM_DEVICE_RELOAD, name);
+
+	if (!task || !dm_task_set_ro(task) ||
 	    !dm_task_add_target(task, 0, nr_sectors, DEVICE_TARGET, params))
 		return -ENOMEM;
-	return run_with_udev(task);
+	return run(task);
+}
+
+static int resume(const char *name)
+{
+	struct dm_task *task __cleanup_task = create_task(DM_DEVICE_RESUME, name);
+
+	return task ? run_with_udev(task) : -ENOMEM;
+}
+
+/*
+ * libdevmapper does these steps in one call too, but then keeps the errno of the
+ * one that failed to itself.
+ */
+int device_create(const char *name, const char *uuid, uint64_t nr_sectors, const char *params)
+{
+	int r;
+
+	r = create_empty(name, uuid);
+	if (r)
+		return r;
+	r = load_table(name, nr_sectors, params);
+	if (!r)
+		r = resume(name);
+	if (r)
+		device_remove(name);
+	return r;
 }
 
 /* udev may itself be stuck on the device that is going: not for ever. */
@@ -278,8 +313,7 @@ static void wait_for_udev(uint32_t cookie)
 	int ready = 0;
 
 	for (int ms = 0; ms < UDEV_MS; ms += UDEV_STEP_MS) {
-		if (!dm_udev_wait_immediate(cookie, &ready) || ready ||
-		    !dm_udev_get_sync_support())
+		if (!dm_udev_wait_immediate(cookie, &ready) || ready || !dm_udev_get_sync_support())
 			return;
 		sleep_ms(UDEV_STEP_MS);
 	}
