@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /* The two-level map; see map.h. */
 
-#include <linux/bits.h>
 #include <linux/bitfield.h>
+#include <linux/bits.h>
+#include <linux/init.h>
 #include <linux/log2.h>
 #include <linux/rcupdate.h>
 #include <linux/slab.h>
@@ -31,29 +32,6 @@ struct qcow_map_page {
 };
 
 static struct kmem_cache *page_cache;
-
-/**
- * qcow_map_module_init() - make the slab cache of page headers
- *
- * Context: module init.
- * Return: 0 or -ENOMEM.
- */
-int qcow_map_module_init(void)
-{
-	page_cache = KMEM_CACHE(qcow_map_page, 0);
-	return page_cache ? 0 : -ENOMEM;
-}
-
-/**
- * qcow_map_module_exit() - undo qcow_map_module_init()
- *
- * Context: module exit; waits for the RCU callbacks that free pages.
- */
-void qcow_map_module_exit(void)
-{
-	rcu_barrier();
-	kmem_cache_destroy(page_cache);
-}
 
 static void *pool_alloc(gfp_t gfp, void *unused)
 {
@@ -468,4 +446,43 @@ void qcow_map_reset(struct qcow_map *map)
 		xas_lock(&xas);
 	}
 	xas_unlock(&xas);
+}
+
+/**
+ * qcow_map_module_exit() - undo qcow_map_module_init()
+ *
+ * Context: module exit; waits for the RCU callbacks that free pages.
+ */
+void qcow_map_module_exit(void)
+{
+	rcu_barrier();
+	kmem_cache_destroy(page_cache);
+}
+
+#ifdef QCOW_SELFTEST
+#include "selftest/map.c"
+#else
+static bool __init qcow_map_selftest(void)
+{
+	return true;
+}
+#endif
+
+/**
+ * qcow_map_module_init() - make the slab cache of page headers
+ *
+ * In debug builds the map is tested then.
+ *
+ * Context: module init.
+ * Return: 0, -ENOMEM, or -EINVAL if the test failed.
+ */
+int __init qcow_map_module_init(void)
+{
+	page_cache = KMEM_CACHE(qcow_map_page, 0);
+	if (!page_cache)
+		return -ENOMEM;
+	if (qcow_map_selftest())
+		return 0;
+	qcow_map_module_exit();
+	return -EINVAL;
 }
