@@ -101,6 +101,94 @@ static int direct_size(struct qcow_io *io, uint64_t *size)
 	return 0;
 }
 
+static int write_aligned(struct direct_io *d, const uint8_t *buf, size_t len, uint64_t off)
+{
+	ssize_t n;
+
+	while (len) {
+		n = pwrite(d->fd, buf, len, (off_t)off);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return -errno;
+		/* Direct I/O goes on only at a block's start; a rest short of that is the end. */
+		if (!n || (uint64_t)n % d->io.align)
+			return -ENOSPC;
+		buf += n;
+		off += (uint64_t)n;
+		len -= (size_t)n;
+	}
+	return 0;
+}
+
+/* Only for what nobody else writes near: reads, merges and writes whole blocks. */
+static int write_bounced(struct direct_io *d, const uint8_t *buf, size_t len, uint64_t off)
+{
+	uint64_t start;
+	size_t in, n, whole;
+	int r = 0;
+
+	pthread_mutex_lock(&d->lock);
+	while (len && !r) {
+		start = off & ~((uint64_t)d->io.align - 1);
+		in = (size_t)(off - start);
+		n = d->bounce_size - in < len ? d->bounce_size - in : len;
+		whole = (in + n + d->io.align - 1) & ~(size_t)(d->io.align - 1);
+		if (whole != n)
+			r = read_aligned(d, d->bounce, whole, start);
+		memcpy(d->bounce + in, buf, n);
+		if (!r)
+			r = write_aligned(d, d->bounce, whole, start);
+		buf += n;
+		off += n;
+		len -= n;
+	}
+	pthread_mutex_unlock(&d->lock);
+	return r;
+}
+
+static int direct_pwrite(struct qcow_io *io, const void *buf, size_t len, uint64_t off)
+{
+	struct direct_io *d = to_direct(io);
+
+	if ((len | off) & (io->align - 1) || (uintptr_t)buf & (io->mem_align - 1))
+		return write_bounced(d, buf, len, off);
+	return write_aligned(d, buf, len, off);
+}
+
+static int direct_flush(struct qcow_io *io)
+{
+	return fdatasync(to_direct(io)->fd) < 0 ? -errno : 0;
+}
+
+static int direct_truncate(struct qcow_io *io, uint64_t size)
+{
+	struct direct_io *d = to_direct(io);
+
+	if (d->is_bdev)
+		return -EOPNOTSUPP;
+	return ftruncate(d->fd, (off_t)size) < 0 ? -errno : 0;
+}
+
+/*
+ * Of a block device, "punch" is the mode that zeroes only if the device does it by
+ * itself, and then guarantees zeros; "zero" would fall back to writing them.
+ */
+static int direct_zero(struct qcow_io *io, uint64_t off, uint64_t len)
+{
+	struct direct_io *d = to_direct(io);
+	int mode = d->is_bdev ? FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE : FALLOC_FL_ZERO_RANGE;
+
+	return fallocate(d->fd, mode, (off_t)off, (off_t)len) < 0 ? -errno : 0;
+}
+
+static int direct_punch(struct qcow_io *io, uint64_t off, uint64_t len)
+{
+	int mode = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
+
+	return fallocate(to_direct(io)->fd, mode, (off_t)off, (off_t)len) < 0 ? -errno : 0;
+}
+
 static void direct_destroy(struct qcow_io *io)
 {
 	struct direct_io *d = to_direct(io);
@@ -114,6 +202,17 @@ static const struct qcow_io_ops direct_ops = {
 	.pread = direct_pread,
 	.size = direct_size,
 	.destroy = direct_destroy,
+};
+
+static const struct qcow_io_ops direct_write_ops = {
+	.pread = direct_pread,
+	.size = direct_size,
+	.destroy = direct_destroy,
+	.pwrite = direct_pwrite,
+	.flush = direct_flush,
+	.truncate = direct_truncate,
+	.zero = direct_zero,
+	.punch = direct_punch,
 };
 
 static bool is_power_of_two(uint32_t n)
@@ -162,6 +261,7 @@ static int find_align(struct direct_io *d, struct qcow_error *err)
 
 	if (flags < 0)
 		return qcow_fail(err, errno, QCOW_NO_OFF, "bad descriptor: %s", strerror(errno));
+	d->io.ops = (flags & O_ACCMODE) == O_RDWR ? &direct_write_ops : &direct_ops;
 	d->io.align = d->io.mem_align = 1;
 	if (!(flags & O_DIRECT) || statx_align(d))
 		return 0;
@@ -198,7 +298,6 @@ int host_io_create(struct qcow_io **io, int fd, struct qcow_error *err)
 
 	if (!d)
 		return qcow_fail(err, ENOMEM, QCOW_NO_OFF, "out of memory");
-	d->io.ops = &direct_ops;
 	d->fd = fd;
 	r = find_kind(d, err);
 	if (r < 0)

@@ -16,8 +16,8 @@
 #include "lib/io.h"
 
 /*
- * @fd: regular file or block device, preferably O_DIRECT (else reads are
- * buffered). The qcow_io does not own it. Free with qcow_io_destroy().
+ * @fd: regular file or block device, preferably O_DIRECT (else I/O is
+ * buffered); with O_RDWR the qcow_io can write. It does not own @fd. Free with qcow_io_destroy().
  */
 int host_io_create(struct qcow_io **io, int fd, struct qcow_error *err);
 

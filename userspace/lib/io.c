@@ -33,6 +33,86 @@ int qcow_io_size(struct qcow_io *io, uint64_t *size, struct qcow_error *err)
 	return 0;
 }
 
+static int check_write(bool able, uint64_t len, uint64_t host_off, struct qcow_error *err)
+{
+	if (!able)
+		return qcow_fail(err, EROFS, QCOW_NO_OFF, "the file is open for reading only");
+	if (len > QCOW_HOST_OFF_MAX || host_off > QCOW_HOST_OFF_MAX - len)
+		return qcow_fail(err, EINVAL, host_off,
+				 "write of %" PRIu64 " bytes at offset %#" PRIx64
+				 " passes the largest possible file",
+				 len, host_off);
+	return 0;
+}
+
+static int fail_write(int r, const char *what, uint64_t len, uint64_t host_off,
+		      struct qcow_error *err)
+{
+	return qcow_fail(err, -r, host_off,
+			 "cannot %s %" PRIu64 " bytes at offset %#" PRIx64 ": %s", what, len,
+			 host_off, strerror(-r));
+}
+
+int qcow_io_pwrite(struct qcow_io *io, const void *buf, size_t len, uint64_t host_off,
+		   struct qcow_error *err)
+{
+	int r = check_write(io->ops->pwrite, len, host_off, err);
+
+	if (r < 0)
+		return r;
+	r = io->ops->pwrite(io, buf, len, host_off);
+	return r < 0 ? fail_write(r, "write", len, host_off, err) : 0;
+}
+
+int qcow_io_flush(struct qcow_io *io, struct qcow_error *err)
+{
+	int r = check_write(io->ops->flush, 0, 0, err);
+
+	if (r < 0)
+		return r;
+	r = io->ops->flush(io);
+	if (r < 0)
+		return qcow_fail(err, -r, QCOW_NO_OFF, "cannot flush: %s", strerror(-r));
+	return 0;
+}
+
+int qcow_io_truncate(struct qcow_io *io, uint64_t size, struct qcow_error *err)
+{
+	int r = check_write(io->ops->truncate, 0, size, err);
+
+	if (r < 0)
+		return r;
+	r = io->ops->truncate(io, size);
+	if (r < 0)
+		return qcow_fail(err, -r, size, "cannot make the file %" PRIu64 " bytes long: %s",
+				 size, strerror(-r));
+	return 0;
+}
+
+int qcow_io_zero(struct qcow_io *io, uint64_t host_off, uint64_t len, struct qcow_error *err)
+{
+	int r = check_write(true, len, host_off, err);
+
+	if (r < 0)
+		return r;
+	r = io->ops->zero ? io->ops->zero(io, host_off, len) : -EOPNOTSUPP;
+	if (r < 0 && r != -EOPNOTSUPP)
+		return fail_write(r, "zero", len, host_off, err);
+	return r;
+}
+
+int qcow_io_punch(struct qcow_io *io, uint64_t host_off, uint64_t len, struct qcow_error *err)
+{
+	int r = check_write(true, len, host_off, err);
+
+	if (r < 0)
+		return r;
+	r = io->ops->punch ? io->ops->punch(io, host_off, len) : -EOPNOTSUPP;
+	if (r < 0 && r != -EOPNOTSUPP)
+		return fail_write(r, "discard", len, host_off, err);
+	return r;
+}
+
 void qcow_io_destroy(struct qcow_io *io)
 {
 	if (io && io->ops->destroy)

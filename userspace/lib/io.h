@@ -30,7 +30,27 @@ struct qcow_io_ops {
 	/* The present size in bytes: a regular file may grow while it is open. */
 	int (*size)(struct qcow_io *io, uint64_t *size);
 	void (*destroy)(struct qcow_io *io);
-	/* The write side adds pwrite, zero, flush and punch here. */
+
+	/* What follows only the write side calls; an io for reading leaves it NULL. */
+
+	/*
+	 * Writes exactly @len bytes; a regular file grows as needed. Not durable before
+	 * flush. -ENOSPC past a fixed end; after an error any part may be written. Must
+	 * not allocate.
+	 */
+	int (*pwrite)(struct qcow_io *io, const void *buf, size_t len, uint64_t host_off);
+	/* Makes durable all that returned before the call, sizes and zeroed ranges too. */
+	int (*flush)(struct qcow_io *io);
+	/* Regular file: its size from now on; what is new reads as zeros. Else -EOPNOTSUPP. */
+	int (*truncate)(struct qcow_io *io, uint64_t size);
+	/*
+	 * Makes the range read as zeros without writing it, with space behind it where the
+	 * file system can. Believed: so never by a mere discard. -EOPNOTSUPP: cannot
+	 * cheaply, nothing changed.
+	 */
+	int (*zero)(struct qcow_io *io, uint64_t host_off, uint64_t len);
+	/* Gives the space back; what is read there afterwards is anybody's guess. */
+	int (*punch)(struct qcow_io *io, uint64_t host_off, uint64_t len);
 };
 
 struct qcow_io {
@@ -47,6 +67,16 @@ struct qcow_io {
 int qcow_io_pread(struct qcow_io *io, void *buf, size_t len, uint64_t host_off,
 		  struct qcow_error *err);
 int qcow_io_size(struct qcow_io *io, uint64_t *size, struct qcow_error *err);
+
+/* As the ops; -EROFS from an io for reading, -EINVAL for a range pread would refuse. */
+int qcow_io_pwrite(struct qcow_io *io, const void *buf, size_t len, uint64_t host_off,
+		   struct qcow_error *err);
+int qcow_io_flush(struct qcow_io *io, struct qcow_error *err);
+int qcow_io_truncate(struct qcow_io *io, uint64_t size, struct qcow_error *err);
+/* -EOPNOTSUPP is an answer, not an error: @err stays as it is. */
+int qcow_io_zero(struct qcow_io *io, uint64_t host_off, uint64_t len, struct qcow_error *err);
+int qcow_io_punch(struct qcow_io *io, uint64_t host_off, uint64_t len, struct qcow_error *err);
+
 /* NULL is fine. */
 void qcow_io_destroy(struct qcow_io *io);
 

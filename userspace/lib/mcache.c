@@ -13,6 +13,7 @@
 struct set {
 	pthread_mutex_t lock;
 	uint64_t clock;			   /* counts uses */
+	uint64_t writes;		   /* counts updates: a page read across one is stale */
 	uint64_t key[WAYS];		   /* page number and layer, NO_PAGE = free */
 	uint64_t used[WAYS];		   /* clock at the last use */
 	uint8_t (*page)[QCOW_MCACHE_PAGE]; /* WAYS of them */
@@ -106,7 +107,7 @@ static int oldest_locked(const struct set *s)
 	return best;
 }
 
-static bool lookup(struct set *s, uint64_t key, size_t in, void *buf, size_t len)
+static bool lookup(struct set *s, uint64_t key, size_t in, void *buf, size_t len, uint64_t *writes)
 {
 	int way;
 
@@ -116,24 +117,78 @@ static bool lookup(struct set *s, uint64_t key, size_t in, void *buf, size_t len
 		memcpy(buf, s->page[way] + in, len);
 		s->used[way] = ++s->clock;
 	}
+	*writes = s->writes;
 	pthread_mutex_unlock(&s->lock);
 	return way >= 0;
 }
 
 /* Two threads may have read the same page; the second finds it there. */
-static void insert(struct set *s, uint64_t key, const void *page)
+static void insert_locked(struct set *s, uint64_t key, const void *page)
 {
-	int way;
+	int way = way_of_locked(s, key);
 
-	pthread_mutex_lock(&s->lock);
-	way = way_of_locked(s, key);
 	if (way < 0) {
 		way = oldest_locked(s);
 		memcpy(s->page[way], page, QCOW_MCACHE_PAGE);
 		s->key[way] = key;
 	}
 	s->used[way] = ++s->clock;
+}
+
+/* @writes: as lookup() gave it before the page was read from the file. */
+static void insert(struct set *s, uint64_t key, const void *page, uint64_t writes)
+{
+	pthread_mutex_lock(&s->lock);
+	if (s->writes == writes)
+		insert_locked(s, key, page);
 	pthread_mutex_unlock(&s->lock);
+}
+
+/* @buf NULL: forget. */
+static void update_in_page(struct qcow_mcache *c, uint32_t layer, uint64_t host_off,
+			   const void *buf, size_t len)
+{
+	uint64_t key = host_off / QCOW_MCACHE_PAGE << 8 | layer;
+	struct set *s = set_of(c, key);
+	int way;
+
+	pthread_mutex_lock(&s->lock);
+	s->writes++;
+	way = way_of_locked(s, key);
+	if (way >= 0 && buf)
+		memcpy(s->page[way] + host_off % QCOW_MCACHE_PAGE, buf, len);
+	else if (way >= 0)
+		s->key[way] = NO_PAGE;
+	pthread_mutex_unlock(&s->lock);
+}
+
+static uint64_t rest_of_page(uint64_t host_off, uint64_t len)
+{
+	uint64_t n = QCOW_MCACHE_PAGE - host_off % QCOW_MCACHE_PAGE;
+
+	return n < len ? n : len;
+}
+
+void qcow_mcache_update(struct qcow_mcache *c, uint32_t layer, uint64_t host_off, const void *buf,
+			size_t len)
+{
+	const uint8_t *in = buf;
+	size_t n;
+
+	for (; len; len -= n, in += n, host_off += n) {
+		n = rest_of_page(host_off, len);
+		update_in_page(c, layer, host_off, in, n);
+	}
+}
+
+void qcow_mcache_drop(struct qcow_mcache *c, uint32_t layer, uint64_t host_off, uint64_t len)
+{
+	uint64_t n;
+
+	for (; len; len -= n, host_off += n) {
+		n = rest_of_page(host_off, len);
+		update_in_page(c, layer, host_off, NULL, 0);
+	}
 }
 
 /* Within one page. */
@@ -146,15 +201,16 @@ static int read_in_page(struct qcow_mcache *c, uint32_t layer, struct qcow_io *i
 	/* Page numbers have at most 51 bits: offsets are below 2^63. */
 	uint64_t key = nr << 8 | layer;
 	struct set *s = set_of(c, key);
+	uint64_t writes;
 	int r;
 
-	if (lookup(s, key, in, buf, len))
+	if (lookup(s, key, in, buf, len, &writes))
 		return 0;
 	r = qcow_io_pread(io, page, QCOW_MCACHE_PAGE, nr * QCOW_MCACHE_PAGE, err);
 	if (r < 0)
 		return r;
 	memcpy(buf, (uint8_t *)page + in, len);
-	insert(s, key, page);
+	insert(s, key, page, writes);
 	return 0;
 }
 

@@ -32,4 +32,13 @@ void qcow_mcache_destroy(struct qcow_mcache *c); /* NULL is fine */
 int qcow_mcache_read(struct qcow_mcache *c, uint32_t layer, struct qcow_io *io, uint64_t host_off,
 		     void *buf, size_t len, void *page, struct qcow_error *err);
 
+/*
+ * @len bytes were just written to the file. Whoever reads from now on sees them; a
+ * page that another thread was reading meanwhile is not kept.
+ */
+void qcow_mcache_update(struct qcow_mcache *c, uint32_t layer, uint64_t host_off, const void *buf,
+			size_t len);
+/* The same for a range that changed in some other way: forgets its pages. */
+void qcow_mcache_drop(struct qcow_mcache *c, uint32_t layer, uint64_t host_off, uint64_t len);
+
 #endif
