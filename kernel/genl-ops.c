@@ -184,14 +184,21 @@ static int list_one(struct sk_buff *msg, struct netlink_callback *cb, struct qco
 	return 0;
 }
 
+static int list_start(struct netlink_callback *cb)
+{
+	if (!netlink_capable(cb->skb, CAP_SYS_ADMIN))
+		return -EPERM;
+	/* Or a target with a long path would not fit, and end the dump. */
+	cb->min_dump_alloc = QCOW_DESCRIPTION_ROOM + NLMSG_GOODSIZE;
+	return 0;
+}
+
 static int list_dumpit(struct sk_buff *msg, struct netlink_callback *cb)
 {
 	unsigned long id = max(cb->args[0], 1L);
 	struct qcow_link *link;
 	int r = 0;
 
-	if (!netlink_capable(cb->skb, CAP_SYS_ADMIN))
-		return -EPERM;
 	while (!r && (link = qcow_link_next(&id))) {
 		r = list_one(msg, cb, link);
 		qcow_link_put(link);
@@ -282,7 +289,7 @@ static int answer_doit(struct sk_buff *skb, struct genl_info *info)
 
 static const struct genl_ops ops[] = {
 	{ .cmd = DM_QCOW_CMD_ATTACH, .doit = attach_doit },
-	{ .cmd = DM_QCOW_CMD_LIST, .dumpit = list_dumpit },
+	{ .cmd = DM_QCOW_CMD_LIST, .start = list_start, .dumpit = list_dumpit },
 	{ .cmd = DM_QCOW_CMD_PROBE, .doit = answer_doit },
 	{ .cmd = DM_QCOW_CMD_OPEN, .doit = answer_doit },
 	{ .cmd = DM_QCOW_CMD_LOAD, .doit = answer_doit },
