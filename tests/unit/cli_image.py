@@ -1,0 +1,148 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-only
+"""qcow info, map and table against qemu-img, on every image of tests/images/make.py.
+
+    cli_image.py [QCOW]        the binary to test; build/qcow if not given
+
+Run from the top folder.
+"""
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+
+QCOW = sys.argv[1] if len(sys.argv) > 1 else "build/qcow"
+MAKE = "tests/images/make.py"
+
+failures = 0
+
+
+def run(*argv):
+    return subprocess.run(argv, capture_output=True, text=True)
+
+
+def check(ok, what, detail=""):
+    global failures
+    if not ok:
+        failures += 1
+        print(f"FAILED: {what}\n{detail[:2000]}")
+
+
+def same_json(what, ours, theirs):
+    if ours.returncode:
+        check(False, what, ours.stderr)
+        return
+    a, b = json.loads(ours.stdout), json.loads(theirs.stdout)
+    check(a == b, what, f"ours   {a}\ntheirs {b}")
+
+
+def without_holes(pieces):
+    """qemu-img also looks for holes inside clusters of images it takes for preallocated."""
+    out = []
+    for p in pieces:
+        last = out[-1] if out else None
+        if p["data"]:
+            p["zero"] = False
+        if (last and p["data"] and "offset" in p and last["depth"] == p["depth"]
+                and last["data"] and last.get("offset", 0) + last["length"] == p["offset"]):
+            last["length"] += p["length"]
+        else:
+            out.append(p)
+    return out
+
+
+def check_map(case, top):
+    ours = run(QCOW, "map", "--json", top)
+    theirs = run("qemu-img", "map", "-f", "qcow2", "--output=json", top)
+    if ours.returncode:
+        check(False, f"map --json {case}", ours.stderr)
+        return
+    a, b = json.loads(ours.stdout), json.loads(theirs.stdout)
+    for piece in a:
+        del piece["compressed"]
+    plain = without_holes([dict(p) for p in b])
+    check(a == plain, f"map --json {case}", f"ours   {a}\ntheirs {plain}")
+    ours, theirs = run(QCOW, "map", top), run("qemu-img", "map", "-f", "qcow2", top)
+    check(ours.returncode == theirs.returncode, f"map {case}: exit status", ours.stderr)
+    if not theirs.returncode and plain == b:
+        check(ours.stdout == theirs.stdout, f"map {case}", ours.stdout)
+
+
+def check_image(case, top):
+    same_json(f"info --json {case}", run(QCOW, "info", "--json", top),
+              run("qemu-img", "info", "-f", "qcow2", "--output=json", top))
+    same_json(f"info --backing-chain {case}", run(QCOW, "info", "--json", "--backing-chain", top),
+              run("qemu-img", "info", "-f", "qcow2", "--backing-chain", "--output=json", top))
+    ours, theirs = run(QCOW, "info", top), run("qemu-img", "info", "-f", "qcow2", top)
+    check(ours.stdout == theirs.stdout, f"info {case}", ours.stdout + theirs.stdout)
+    if case == "no-disk":
+        return
+    check_map(case, top)
+    size = json.loads(run("qemu-img", "info", "-f", "qcow2", "--output=json", top).stdout)
+    table = run(QCOW, "table", top)
+    check(table.stdout == f"0 {size['virtual-size'] // 512} qcow {top}\n", f"table {case}",
+          table.stdout + table.stderr)
+
+
+def expect_error(pattern, *argv):
+    """One line on stderr, status 1, nothing said on stdout but what was found before."""
+    p = run(QCOW, *argv)
+    ok = (p.returncode == 1 and re.search(pattern, p.stderr) and p.stderr.count("\n") == 1
+          and p.stderr.startswith("qcow: "))
+    check(ok, f"error of qcow {' '.join(argv)}: {pattern}", f"{p.returncode}: {p.stderr}")
+
+
+def check_errors(folder):
+    top = os.path.join(folder, "top.qcow2")
+    base = os.path.join(folder, "far", "base.raw")
+    os.mkdir(os.path.dirname(base))
+    run("qemu-img", "create", "-f", "raw", base, "1M")
+    run("qemu-img", "create", "-f", "qcow2", "-b", base, "-F", "raw", top)
+    expect_error("No such file", "info", folder + "/nothing")
+    expect_error("no qcow2 magic", "info", base)
+    expect_error("--backing-dir .*/far", "map", top)
+    expect_error("--backing-dir .*/far", "table", top)
+    expect_error("unrecognized option", "map", top, "--bakcing-dir", folder)
+    expect_error("raw and qcow2", "map", top, "--backing-format", "vmdk")
+    expect_error("unknown command", "frob")
+    expect_error("no snapshot", "map", top, "--backing-dir", folder, "--snapshot", "x")
+    writer = subprocess.Popen(["qemu-io", "-f", "qcow2", "-c", "sleep 20000", top],
+                              stdout=subprocess.DEVNULL)
+    try:
+        for _ in range(500):
+            if run(QCOW, "info", top).returncode:
+                break
+        expect_error(r"in use by a writer: qemu-io \(pid", "info", top)
+        check(run(QCOW, "info", "-U", top).returncode == 0, "info -U beside a writer")
+    finally:
+        writer.kill()
+        writer.wait()
+
+
+def check_words(folder):
+    """What the table line names is absolute, and blanks in it are escaped."""
+    odd = os.path.join(folder, "with blank\\")
+    os.mkdir(odd)
+    run("qemu-img", "create", "-f", "qcow2", os.path.join(odd, "a b.qcow2"), "1M")
+    p = subprocess.run([os.path.abspath(QCOW), "table", "a b.qcow2", "--backing-dir", ".",
+                        "--sector-size", "4096"], cwd=odd, capture_output=True, text=True)
+    escaped = odd.replace("\\", "\\\\").replace(" ", "\\ ")
+    check(p.stdout == f"0 2048 qcow {escaped}/a\\ b.qcow2 2 backing_dir:{escaped}/. "
+          "sector_size:4096\n", "table escapes", p.stdout + p.stderr)
+
+
+def main():
+    root = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    with tempfile.TemporaryDirectory(dir=root) as folder:
+        for case in run(MAKE, "--list").stdout.split():
+            top = run(MAKE, case, folder).stdout.strip()
+            check_image(case, top)
+        check_errors(folder)
+        check_words(folder)
+    print("cli_image: " + (f"{failures} failed" if failures else "all passed"))
+    sys.exit(failures != 0)
+
+
+main()
