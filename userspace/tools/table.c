@@ -3,6 +3,7 @@
 
 #include <ctype.h>
 #include <errno.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -59,40 +60,56 @@ int table_line_add(struct table_line *line, const char *name, const char *value,
 	return n < 0 ? -ENOMEM : push_word(line, word);
 }
 
-/* dm splits a table at white space, unless a backslash stands before it. */
-static char *put_word(char *out, const char *word)
+/*
+ * dm splits a table at white space unless a backslash stands before it; and
+ * libdevmapper doubles all backslashes. Between them nothing gets a blank through.
+ */
+static bool can_be_passed(const char *word)
 {
-	for (; *word; word++) {
-		if (*word == '\\' || isspace((unsigned char)*word))
-			*out++ = '\\';
-		*out++ = *word;
-	}
-	return out;
+	const char *c = word;
+
+	while (*c && *c != '\\' && !isspace((unsigned char)*c))
+		c++;
+	if (*c)
+		fprintf(stderr,
+			"qcow: %s: blanks and backslashes cannot be passed to the device mapper; "
+			"use a symlink\n",
+			word);
+	return !*c;
 }
 
 static size_t room_for(const struct table_line *line)
 {
-	size_t room = 2 * strlen(line->image) + 32;
+	size_t room = strlen(line->image) + 32;
 
 	for (size_t i = 0; i < line->nr_words; i++)
-		room += 2 * strlen(line->words[i]) + 1;
+		room += strlen(line->words[i]) + 1;
 	return room;
+}
+
+static bool check_words(const struct table_line *line)
+{
+	bool ok = can_be_passed(line->image);
+
+	for (size_t i = 0; i < line->nr_words && ok; i++)
+		ok = can_be_passed(line->words[i]);
+	return ok;
 }
 
 char *table_line_params(const struct table_line *line)
 {
-	char *params = malloc(room_for(line)), *out;
+	char *params, *out;
 
+	if (!check_words(line))
+		return NULL;
+	params = malloc(room_for(line));
 	if (!params)
 		return NULL;
-	out = put_word(params, line->image);
+	out = params + sprintf(params, "%s", line->image);
 	if (line->nr_words)
 		out += sprintf(out, " %zu", line->nr_words);
-	for (size_t i = 0; i < line->nr_words; i++) {
-		*out++ = ' ';
-		out = put_word(out, line->words[i]);
-	}
-	*out = 0;
+	for (size_t i = 0; i < line->nr_words; i++)
+		out += sprintf(out, " %s", line->words[i]);
 	return params;
 }
 

@@ -21,7 +21,10 @@ int table_line_set_image(struct table_line *line, const char *image);
 /* Adds `name` or `name:value`; with @is_path, @value is made absolute. */
 int table_line_add(struct table_line *line, const char *name, const char *value, int is_path);
 
-/* "<path> [<#opts> <opt>...]", malloc'ed, with blanks and backslashes escaped; or NULL. */
+/*
+ * "<path> [<#opts> <opt>...]", malloc'ed. NULL without memory, or with a word that no
+ * table can carry: then it has said so.
+ */
 char *table_line_params(const struct table_line *line);
 
 void table_line_exit(struct table_line *line);
