@@ -145,8 +145,12 @@ static void test_malformed_table(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_status),		 cmocka_unit_test(test_malformed_status),
-		cmocka_unit_test(test_table_round_trip), cmocka_unit_test(test_relative_paths),
+		cmocka_unit_test(test_status),
+		cmocka_unit_test(test_malformed_status),
+		cmocka_unit_test(test_table_round_trip),
+		cmocka_unit_test(test_words_that_cannot_be_passed),
+		cmocka_unit_test(test_escaped_table),
+		cmocka_unit_test(test_relative_paths),
 		cmocka_unit_test(test_malformed_table),
 	};
 
