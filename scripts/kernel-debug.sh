@@ -14,13 +14,14 @@ debug_kernel() {
 		"$REPO/scripts/deps" test >&2
 		version=$(dpkg-query -W -f '${Version}' linux-source-6.12)
 	}
-	key=$( { cat "$DEBUG_FRAGMENT"; declare -f build_debug configure_debug; } | hash_of)
-	once "$CACHE/kernels/debug-$version-$key" build_debug "$version"
+	# To be raised when what is built from the same fragment changes.
+	key=$( { cat "$DEBUG_FRAGMENT"; echo recipe 1; } | hash_of)
+	once "$CACHE/kernels/debug-$version-$key" build_debug "$CACHE/build/linux-$version-$key"
 	echo "$CACHE/kernels/debug-$version-$key"
 }
 
 build_debug() {
-	local version=$1 out=$2 src=$CACHE/build/linux-$1
+	local src=$1 out=$2
 	say "building the debug kernel, once; ten minutes on two processors (log: $src.log)"
 	# An interrupted build is continued: the source tree stays until it is done.
 	if [ ! -d "$src" ]; then
