@@ -7,7 +7,9 @@
 #include "host/trust.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <getopt.h>
+#include <signal.h>
 #include <stdio.h>
 
 static const char usage_text[] =
@@ -50,12 +52,29 @@ static int run_worker(const char *number)
 	return worker_main((uint32_t)target);
 }
 
+/*
+ * Descriptors 0 to 2 exist, so that no socket becomes stderr; a log whose reader is
+ * gone is no reason to die.
+ */
+static void prepare_process(void)
+{
+	int fd;
+
+	do {
+		fd = open("/dev/null", O_RDWR);
+	} while (fd >= 0 && fd <= STDERR_FILENO);
+	if (fd >= 0)
+		close(fd);
+	signal(SIGPIPE, SIG_IGN);
+}
+
 int main(int argc, char **argv)
 {
 	struct supervisor_config config = { .conf = HOST_CONF_PATH, .ready_fd = -1 };
 	bool respawn = false;
 	int opt;
 
+	prepare_process();
 	while ((opt = getopt_long(argc, argv, "", options, NULL)) != -1) {
 		switch (opt) {
 		case OPT_FOREGROUND:

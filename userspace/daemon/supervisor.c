@@ -12,6 +12,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/wait.h>
 
@@ -211,6 +212,17 @@ static int open_signals(void)
 	return signalfd(-1, &set, SFD_CLOEXEC);
 }
 
+/* Each worker costs a descriptor here; the usual soft limit is for programs that select(2). */
+static void raise_file_limit(void)
+{
+	struct rlimit lim;
+
+	if (getrlimit(RLIMIT_NOFILE, &lim))
+		return;
+	lim.rlim_cur = lim.rlim_max;
+	setrlimit(RLIMIT_NOFILE, &lim);
+}
+
 static void report_ready(const struct supervisor_config *config)
 {
 	notify_manager("READY=1");
@@ -237,6 +249,7 @@ int supervisor_main(const struct supervisor_config *config)
 	if (status)
 		return status;
 	memory_protect();
+	raise_file_limit();
 	targets_init(&s.targets, &ops, &s);
 	list_targets(&s);
 	report_ready(config);
