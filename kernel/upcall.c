@@ -205,14 +205,16 @@ struct call {
 static int call_done(struct qcow_upcall *uc, const struct qcow_answer *answer)
 {
 	struct call *call = uc->private;
+	int r = 0;
 
-	call->error = answer->error;
-	if (!call->error && call->fn)
-		call->error = call->fn(call->private, answer);
+	if (!answer->error && call->fn)
+		r = call->fn(call->private, answer);
+	call->error = answer->error ?: r;
 	qcow_upcall_free(call->ucs, uc);
+	/* The last look at *call: it is on the stack of who waits. */
 	complete(&call->done);
 	/* An error of the helper's own is news to us, not to the helper. */
-	return answer->error ? 0 : call->error;
+	return r;
 }
 
 /**
