@@ -35,11 +35,21 @@ struct qcow_chain {
 	bool sealed;
 };
 
+/* Some entries of the L2 table a walk is in: those of compressed clusters come one by one. */
+struct chain_table {
+	bool valid; /* l1_idx and l2_off are */
+	uint64_t l1_idx;
+	uint64_t l2_off;    /* 0 = no table */
+	uint64_t first, nr; /* entry indices that are in buf */
+	uint8_t buf[512];
+};
+
 /* What a walk knows of one node: [start, end) is of one kind. */
 struct chain_level {
 	uint64_t start, end;
 	struct qcow_l2_block b; /* host_off is that of start */
 	bool past_end;		/* of the node: whatever is below stays hidden */
+	struct chain_table table;
 };
 
 /* Which compressed cluster is in scratch->cluster. */

@@ -205,21 +205,25 @@ int qcow_ext_read(struct qcow_window *w, struct qcow_header *h, struct qcow_erro
 	int r;
 
 	/* The end marker may be missing if the area ends right there. */
-	while (off < end && end - off >= sizeof(d)) {
+	while (off < end) {
+		if (end - off < sizeof(d))
+			return qcow_fail(err, EINVAL, off,
+					 "header extension at %#" PRIx64 " is cut off", off);
 		r = qcow_window_read(w, &d, sizeof(d), off, err);
 		if (r < 0)
 			return r;
 		off += sizeof(d);
 		type = qcow_be32(d.type);
-		if (type == EXT_END)
-			break;
 		x.off = off;
 		x.len = qcow_be32(d.len);
+		/* QEMU asks this of an end marker too. */
 		if (x.len > end - off)
 			return qcow_fail(err, EINVAL, off,
 					 "header extension %#x at %#" PRIx64
 					 " is %u bytes long but only %" PRIu64 " are left",
 					 type, off, x.len, end - off);
+		if (type == EXT_END)
+			break;
 		r = read_one(&x, type, err);
 		if (r < 0)
 			return r;

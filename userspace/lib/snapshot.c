@@ -53,11 +53,6 @@ static int read_extra(struct walk *k, uint64_t off, uint32_t len, struct qcow_sn
 				 "snapshot %u at %#" PRIx64 " has %u bytes of "
 				 "extra data, at most %u are possible",
 				 k->nr, k->off, len, QCOW_MAX_SNAP_EXTRA);
-	if (k->h->version >= 3 && len < 16)
-		return qcow_fail(err, EINVAL, off,
-				 "snapshot %u at %#" PRIx64 " lacks its disk size; "
-				 "qemu-img check -r all repairs it",
-				 k->nr, k->off);
 	r = qcow_window_read(&k->w, &e, len < sizeof(e) ? len : sizeof(e), off, err);
 	if (r < 0)
 		return r;
@@ -105,7 +100,9 @@ static int read_entry(struct walk *k, struct qcow_snapshot *s, struct qcow_error
 	r = read_name(k, off, name, s->name, sizeof(s->name), err);
 	if (r < 0)
 		return r;
+	s->entry_off = k->off;
 	k->off = (off + name + 7) & ~7ull;
+	s->entry_len = (uint32_t)(k->off - s->entry_off);
 	return 0;
 }
 

@@ -12,15 +12,16 @@
 #include "lib/be.h"
 #include "lib/chain-priv.h"
 
-/* Entries of one L2 table, some at a time. */
-struct l2_reader {
+/* Asking one node about [guest_off, end). */
+struct scan {
 	struct qcow_chain *c;
 	struct qcow_scratch *s;
 	const struct chain_node *n;
+	const struct qcow_image *img;
 	const struct qcow_header *h;
-	uint64_t l2_off;
-	uint64_t first, nr; /* entry indices that are in buf */
-	uint8_t buf[512];
+	struct chain_level *lv; /* the answer */
+	uint64_t guest_off, end;
+	struct qcow_error *err;
 };
 
 static uint64_t min_u64(uint64_t a, uint64_t b)
@@ -28,47 +29,46 @@ static uint64_t min_u64(uint64_t a, uint64_t b)
 	return a < b ? a : b;
 }
 
-static int read_table(struct qcow_chain *c, const struct chain_node *n, uint64_t host_off,
-		      void *buf, size_t len, struct qcow_scratch *s, struct qcow_error *err)
+static int read_table(struct scan *k, uint64_t host_off, void *buf, size_t len)
 {
-	return qcow_mcache_read(c->cache, n->layer, c->layers[n->layer].io, host_off, buf, len,
-				s->page, err);
+	return qcow_mcache_read(k->c->cache, k->n->layer, qcow_image_io(k->img), host_off, buf, len,
+				k->s->page, k->err);
 }
 
 /* The table's entry @idx; what is read ahead ends with the table. */
-static int l2_entry(struct l2_reader *l, uint64_t idx, uint64_t *entry, uint64_t *bitmap,
-		    struct qcow_error *err)
+static int l2_entry(struct scan *k, uint64_t idx, uint64_t *entry, uint64_t *bitmap)
 {
-	uint32_t bits = qcow_l2_entry_bits(l->h);
-	uint64_t table = qcow_cluster_size(l->h) >> bits;
+	struct chain_table *t = &k->lv->table;
+	uint32_t bits = qcow_l2_entry_bits(k->h);
+	uint64_t table = qcow_cluster_size(k->h) >> bits;
 	uint8_t *p;
 	int r;
 
-	if (idx < l->first || idx >= l->first + l->nr) {
-		l->nr = min_u64(table - idx, sizeof(l->buf) >> bits);
-		r = read_table(l->c, l->n, l->l2_off + (idx << bits), l->buf, l->nr << bits, l->s,
-			       err);
+	if (idx < t->first || idx >= t->first + t->nr) {
+		t->first = idx;
+		t->nr = 0;
+		r = read_table(k, t->l2_off + (idx << bits), t->buf,
+			       min_u64(table - idx, sizeof(t->buf) >> bits) << bits);
 		if (r < 0)
 			return r;
-		l->first = idx;
+		t->nr = min_u64(table - idx, sizeof(t->buf) >> bits);
 	}
-	p = l->buf + ((idx - l->first) << bits);
+	p = t->buf + ((idx - t->first) << bits);
 	*entry = qcow_be64(p);
 	*bitmap = bits == 4 ? qcow_be64(p + 8) : 0;
 	return 0;
 }
 
-static int l2_block(struct l2_reader *l, uint64_t guest_off, struct qcow_l2_block *b,
-		    struct qcow_error *err)
+static int l2_block(struct scan *k, uint64_t guest_off, struct qcow_l2_block *b)
 {
-	uint64_t idx = guest_off & ((1ull << qcow_l2_span_bits(l->h)) - 1);
+	uint64_t in_table = guest_off & ((1ull << qcow_l2_span_bits(k->h)) - 1);
 	uint64_t entry, bitmap;
 	int r;
 
-	r = l2_entry(l, idx >> l->h->cluster_bits, &entry, &bitmap, err);
+	r = l2_entry(k, in_table >> k->h->cluster_bits, &entry, &bitmap);
 	if (r < 0)
 		return r;
-	qcow_l2_decode(l->h, guest_off, entry, bitmap, b, err);
+	qcow_l2_decode(k->h, guest_off, entry, bitmap, b, k->err);
 	return 0;
 }
 
@@ -85,85 +85,111 @@ static bool continues(const struct chain_level *lv, const struct qcow_l2_block *
 	       (!b->has_host_off || lv->b.host_off + dist == b->host_off);
 }
 
-/* [guest_off, end) lies under one L2 table. */
-static int scan_l2(struct l2_reader *l, uint64_t guest_off, uint64_t end, struct chain_level *lv,
-		   struct qcow_error *err)
+/* All under one L2 table. */
+static int scan_l2(struct scan *k)
 {
-	uint64_t block = 1ull << qcow_block_bits(l->h);
-	uint64_t cluster = qcow_cluster_size(l->h);
+	uint64_t block = 1ull << qcow_block_bits(k->h);
+	uint64_t cluster = qcow_cluster_size(k->h);
+	struct chain_level *lv = k->lv;
 	struct qcow_l2_block b;
 	uint64_t off;
 	int r;
 
-	lv->start = guest_off & ~(block - 1);
-	r = l2_block(l, lv->start, &lv->b, err);
+	lv->start = k->guest_off & ~(block - 1);
+	r = l2_block(k, lv->start, &lv->b);
 	if (r < 0)
 		return r;
 	off = lv->start + block;
 	if (lv->b.type == QCOW_L2_COMPRESSED_DATA) {
 		/* All subclusters are one; its start is where the bytes count from. */
-		lv->start = guest_off & ~(cluster - 1);
-		off = lv->start + cluster;
+		lv->start = k->guest_off & ~(cluster - 1);
+		lv->end = min_u64(lv->start + cluster, k->end);
+		return 0;
 	}
-	for (; off < end; off += block) {
-		r = l2_block(l, off, &b, err);
+	for (; off < k->end; off += block) {
+		r = l2_block(k, off, &b);
 		if (r < 0)
 			return r;
 		if (!continues(lv, &b, off - lv->start))
 			break;
 	}
-	lv->end = min_u64(off, end);
+	lv->end = min_u64(off, k->end);
 	return 0;
 }
 
-static int scan_qcow2(struct qcow_chain *c, const struct chain_node *n, uint64_t guest_off,
-		      uint64_t end, struct chain_level *lv, struct qcow_scratch *s,
-		      struct qcow_error *err)
+/* A broken entry is no error of the call, but an answer. */
+static int find_table(struct scan *k, uint64_t idx, bool *broken)
 {
-	const struct qcow_image *img = c->layers[n->layer].img;
-	struct l2_reader l = { .c = c, .s = s, .n = n, .h = qcow_image_header(img) };
-	uint32_t span = qcow_l2_span_bits(l.h);
-	uint64_t idx = guest_off >> span;
+	struct chain_table *t = &k->lv->table;
 	uint8_t entry[8];
 	int r;
 
-	end = min_u64(end, (idx + 1) << span);
-	lv->start = guest_off;
-	lv->end = end;
-	lv->b.type = QCOW_L2_UNALLOCATED;
-	if (idx >= qcow_image_l1_size(img))
+	*broken = false;
+	if (t->valid && t->l1_idx == idx)
 		return 0;
-	r = read_table(c, n, qcow_image_l1_off(img) + idx * 8, entry, sizeof(entry), s, err);
+	t->valid = false;
+	t->nr = 0;
+	r = read_table(k, qcow_image_l1_off(k->img) + idx * 8, entry, sizeof(entry));
 	if (r < 0)
 		return r;
-	if (qcow_l1_decode(l.h, qcow_be64(entry), &l.l2_off, err) < 0) {
-		lv->b.type = QCOW_L2_BROKEN;
+	*broken = qcow_l1_decode(k->h, qcow_be64(entry), &t->l2_off, k->err) < 0;
+	t->l1_idx = idx;
+	t->valid = !*broken;
+	return 0;
+}
+
+static int scan_qcow2(struct scan *k)
+{
+	uint32_t span = qcow_l2_span_bits(k->h);
+	uint64_t idx = k->guest_off >> span;
+	struct chain_level *lv = k->lv;
+	bool broken;
+	int r;
+
+	k->end = min_u64(k->end, (idx + 1) << span);
+	lv->start = k->guest_off;
+	lv->end = k->end;
+	lv->b = (struct qcow_l2_block){ .type = QCOW_L2_UNALLOCATED };
+	if (idx >= qcow_image_l1_size(k->img))
 		return 0;
-	}
-	return l.l2_off ? scan_l2(&l, guest_off, end, lv, err) : 0;
+	r = find_table(k, idx, &broken);
+	if (r < 0)
+		return r;
+	if (broken)
+		lv->b.type = QCOW_L2_BROKEN;
+	return !broken && lv->table.l2_off ? scan_l2(k) : 0;
 }
 
 static int scan(struct qcow_chain *c, const struct chain_node *n, uint64_t guest_off, uint64_t len,
 		struct chain_level *lv, struct qcow_scratch *s, struct qcow_error *err)
 {
-	uint64_t end = guest_off + len;
+	struct scan k = {
+		.c = c,
+		.s = s,
+		.n = n,
+		.img = c->layers[n->layer].img,
+		.lv = lv,
+		.guest_off = guest_off,
+		.end = guest_off + len,
+		.err = err,
+	};
 	int r;
 
-	if (guest_off >= n->size) {
-		*lv = (struct chain_level){ .start = guest_off, .end = end, .past_end = true };
-		lv->b.type = QCOW_L2_UNALLOCATED;
+	lv->start = guest_off;
+	lv->past_end = guest_off >= n->size;
+	if (lv->past_end) {
+		lv->end = k.end;
 		return 0;
 	}
-	end = min_u64(end, n->size);
-	if (c->layers[n->layer].kind == QCOW_LAYER_RAW) {
-		*lv = (struct chain_level){ .start = guest_off, .end = end };
+	k.end = lv->end = min_u64(k.end, n->size);
+	if (!k.img) {
 		lv->b = (struct qcow_l2_block){ .type = QCOW_L2_DATA,
 						.has_host_off = true,
 						.host_off = guest_off };
 		return 0;
 	}
-	*lv = (struct chain_level){ 0 };
-	r = scan_qcow2(c, n, guest_off, end, lv, s, err);
+	k.h = qcow_image_header(k.img);
+	r = scan_qcow2(&k);
 	if (r < 0)
 		lv->end = lv->start; /* nothing is known */
 	return r;
@@ -215,8 +241,10 @@ void qcow_walk_begin(struct qcow_scratch *s)
 {
 	size_t i;
 
-	for (i = 0; i < s->nr_levels; i++)
+	for (i = 0; i < s->nr_levels; i++) {
 		s->level[i].start = s->level[i].end = 0;
+		s->level[i].table.valid = false;
+	}
 }
 
 int qcow_walk(struct qcow_chain *c, uint64_t guest_off, uint64_t len, struct qcow_extent *e,

@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include "lib/alloc.h"
+
+#include <errno.h>
+#include <inttypes.h>
+
+#include "lib/refcount.h"
+#include "lib/writer-priv.h"
+
+static bool is_pending(const struct qcow_writer *w, uint64_t cluster)
+{
+	uint64_t off = cluster << w->h.cluster_bits;
+	size_t i;
+
+	for (i = 0; i < w->nr_pending; i++)
+		if (off >= w->pending[i].host_off &&
+		    off - w->pending[i].host_off < w->pending[i].len)
+			return true;
+	return false;
+}
+
+/* What a refcount of 0 is not enough for. */
+static bool is_takable(struct qcow_writer *w, uint64_t cluster)
+{
+	return cluster && !qcow_metaset_kind(&w->meta, cluster) && !is_pending(w, cluster);
+}
+
+/* Covers @cluster and says whether it is free. */
+static int probe(struct qcow_writer *w, uint64_t cluster, bool *is_free, struct qcow_error *err)
+{
+	uint64_t refs;
+	int r;
+
+	r = qcow_ref_cover(w, cluster, err);
+	if (r < 0)
+		return r;
+	r = qcow_ref_get(w, cluster << w->h.cluster_bits, &refs, err);
+	*is_free = !r && !refs && is_takable(w, cluster);
+	return r;
+}
+
+int qcow_alloc_find(struct qcow_writer *w, uint64_t from, uint64_t max, uint64_t *first,
+		    uint64_t *nr, struct qcow_error *err)
+{
+	uint64_t c;
+	bool is_free = false;
+	int r;
+
+	for (c = from; c < w->host_end && !is_free; c++) {
+		r = probe(w, c, &is_free, err);
+		if (r < 0)
+			return r;
+	}
+	if (!is_free)
+		return qcow_fail(err, ENOSPC, c << w->h.cluster_bits,
+				 "no free cluster is left up to %#" PRIx64,
+				 c << w->h.cluster_bits);
+	*first = c - 1;
+	for (*nr = 1; *nr < max && c < w->host_end; ++*nr, c++) {
+		/* The run found so far is as good; whoever wants more meets the error. */
+		r = probe(w, c, &is_free, NULL);
+		if (r < 0 || !is_free)
+			break;
+	}
+	if (w->failed)
+		return writer_check(w, err);
+	return 0;
+}
