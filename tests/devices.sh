@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# shellcheck shell=bash
+# What tests of whole devices share; sourced after lib.sh. In the VM the disks and images are there already; on a
+# real host they are made below $SCRATCH.
+
+IMAGES_AT=/mnt/images
+
+in_vm() {
+	[ -f /vm/settings ]
+}
+
+# use_images [CASE]...: has the images of tests/images/matrix below $IMAGES_AT. A test that calls it has the same
+# words in its "host" header.
+use_images() {
+	local made=$TESTS/../build/images
+	if ! in_vm; then
+		made=$SCRATCH/build/images
+		"$TESTS/images/matrix" "$@" "$SCRATCH"
+	fi
+	mkdir -p "$IMAGES_AT"
+	mount --bind "$made" "$IMAGES_AT"
+	cleanup umount "$IMAGES_AT"
+}
+
+# use_disk VARIABLE NUMBER SIZE: sets VARIABLE to a blank disk: the NUMBER-th of the VM, from 1 on
+use_disk() {
+	local device
+	if in_vm; then
+		device=/dev/vd$(tr 1-6 a-f <<<"$2")
+	else
+		truncate -s "$3" "$SCRATCH/disk$2"
+		device=$(losetup --find --show --direct-io=on "$SCRATCH/disk$2")
+		cleanup losetup -d "$device"
+	fi
+	printf -v "$1" '%s' "$device"
+}
+
+# open_device NAME IMAGE [OPTION-OF-qcow-open]...
+open_device() {
+	cleanup drop_device "$1"
+	qcow open "$1" "$2" --read-only "${@:3}"
+}
+
+# However the test ended, and whether or not the device is there.
+drop_device() {
+	[ ! -b "/dev/mapper/$1" ] || qcow close "$1" --force
+}
+
+# counter NAME KEY: a number in the device's status
+counter() {
+	qcow status "$1" --json | sed -n "s/^ *\"$2\": *\([0-9]\+\),\?\$/\1/p" | grep .
+}
+
+# state NAME mode|helper|image-state|state: a word in the device's status
+state() {
+	qcow status "$1" --json | sed -n "s/^ *\"$2\": *\"\(.*\)\",\?\$/\1/p" | grep .
+}
+
+# same_bytes DEVICE FILE: the whole device, not a sector more or less
+same_bytes() {
+	equal "size of $1" "$(blockdev --getsize64 "$1")" "$(stat -L -c %s "$2")"
+	cmp "$1" "$2" || fail "$1 differs from $2"
+}
+
+workers() {
+	pgrep -f '^@?[^ ]*qcowd --worker'
+}
+
+supervisors() {
+	pgrep -x qcowd | grep -vxF "$(workers)"
+}
