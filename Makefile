@@ -87,6 +87,28 @@ $(BUILD)/tests/integration/%: tests/integration/%.c
 unit: $(UNIT)
 guest-programs: $(GUEST)
 
+# Reads hostile images: plain, to be held to limits, and with sanitizers.
+HOSTILE := $(BUILD)/tests/hostile/reader $(BUILD)/tests/hostile/reader-san $(BUILD)/tests/hostile/qcow-san
+
+$(BUILD)/tests/hostile/reader: tests/hostile/reader.c $(BUILD)/libcommon.a
+	@mkdir -p $(@D)
+	$(CC) -std=c11 $(WARN) $(CFLAGS) $(CPPFLAGS) $(PKG_CFLAGS) $(LDFLAGS) -o $@ $^ $(PKG_LIBS)
+
+$(BUILD)/libcommon-san.a: $(foreach r,$(ROOMS),$(call objs,san,$(r)))
+	@rm -f $@
+	$(AR) rcs $@ $^
+
+$(BUILD)/tests/hostile/reader-san: tests/hostile/reader.c $(BUILD)/libcommon-san.a
+	@mkdir -p $(@D)
+	$(CC) -std=c11 $(WARN) -O1 -g $(SAN) $(CPPFLAGS) $(PKG_CFLAGS) -o $@ $^ $(PKG_LIBS)
+
+$(BUILD)/tests/hostile/qcow-san: $(call objs,san,tools) $(BUILD)/libcommon-san.a
+	@mkdir -p $(@D)
+	$(CC) $(SAN) -o $@ $^ $(PKG_LIBS)
+
+.PHONY: hostile
+hostile: tools $(HOSTILE)
+
 # ---- checks ------------------------------------------------------------------
 .PHONY: deps check check-unit check-vm check-debug check-full lint fuzz bench demo
 deps:
