@@ -3,7 +3,7 @@
  * complain: a module that misbehaves on request, so that tests/vm/selftest
  * can show that tests/vm/run notices. Loading it with what=... does one thing.
  */
-#include <linux/delay.h>
+#include <linux/kernel.h>
 #include <linux/kthread.h>
 #include <linux/module.h>
 #include <linux/mutex.h>
@@ -51,7 +51,7 @@ static void destroy_used_cache(void)
 static void sleep_in_atomic(void)
 {
 	spin_lock(&spin);
-	msleep(1);
+	might_sleep();
 	spin_unlock(&spin);
 }
 
