@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* Compressed clusters, sound and damaged. */
+#include "chainrig.h"
+
+#include <zlib.h>
+
+static void put_deflate(struct memimg *m, uint64_t guest_cluster, const uint8_t *plain, int window,
+			uint64_t shift_in_sector)
+{
+	uint8_t *packed = malloc(2 * CLUSTER);
+	z_stream z = { .next_in = (z_const Bytef *)plain,
+		       .avail_in = CLUSTER,
+		       .next_out = packed,
+		       .avail_out = 2 * CLUSTER };
+	uint64_t off = memimg_alloc(m, 2) + shift_in_sector, sectors;
+
+	assert_int_equal(deflateInit2(&z, 6, Z_DEFLATED, window, 9, Z_DEFAULT_STRATEGY), Z_OK);
+	assert_int_equal(deflate(&z, Z_FINISH), Z_STREAM_END);
+	memimg_put(m, off, packed, z.total_out);
+	sectors = (off % 512 + z.total_out + 511) / 512;
+	memimg_map(m, guest_cluster, 1ull << 62 | (sectors - 1) << (62 - (BITS - 8)) | off);
+	deflateEnd(&z);
+	free(packed);
+}
+
+static void fill_text(uint8_t *plain, unsigned int seed)
+{
+	size_t i;
+
+	for (i = 0; i < CLUSTER; i++)
+		plain[i] = i % 64 < 40 ? (uint8_t)rand_r(&seed) : (uint8_t)(i / 64);
+}
+
+static void test_compressed(void **state)
+{
+	static struct rig rig;
+	static uint8_t plain[3][CLUSTER], got[3 * CLUSTER];
+	struct memimg *m = &rig.img[0];
+	unsigned int before;
+	int i;
+
+	(void)state;
+	for (i = 0; i < 3; i++)
+		fill_text(plain[i], 7u + (unsigned int)i);
+	memimg_init(m, 3, BITS, DISK);
+	put_deflate(m, 0, plain[0], -12, 0);
+	put_deflate(m, 1, plain[1], -15, 333); /* a larger window than QEMU writes */
+	put_deflate(m, 2, plain[2], -12, 511);
+	one(&rig);
+	resolve(&rig, 0, 4 * CLUSTER);
+	expect(&rig, 0, QCOW_RUN_FETCH, 3 * CLUSTER, 0);
+	expect(&rig, 1, QCOW_RUN_ZERO, CLUSTER, 0);
+	assert_int_equal(read_at(&rig, 0, got, sizeof(got)), 0);
+	assert_memory_equal(got, plain, sizeof(got));
+	/* Parts: the cluster is inflated once. */
+	assert_int_equal(read_at(&rig, CLUSTER + 100, got, 50), 0);
+	before = m->nr_reads;
+	assert_int_equal(read_at(&rig, CLUSTER + 4096, got, 4096), 0);
+	assert_memory_equal(got, plain[1] + 4096, 4096);
+	assert_int_equal(m->nr_reads, before);
+	/* Across a boundary, neither part whole. */
+	assert_int_equal(read_at(&rig, CLUSTER - 10, got, 20), 0);
+	assert_memory_equal(got, plain[0] + CLUSTER - 10, 10);
+	assert_memory_equal(got + 10, plain[1], 10);
+	end(&rig);
+}
+
+static void test_compressed_damage(void **state)
+{
+	static struct rig rig;
+	static uint8_t plain[CLUSTER];
+	struct memimg *m = &rig.img[0];
+	uint64_t off;
+
+	(void)state;
+	fill_text(plain, 1);
+	memimg_init(m, 3, BITS, DISK);
+	memimg_map(m, 0, 1ull << 62 | 1ull << 52); /* past the end: zeros, no stream */
+	memimg_map(m, 1, ~0ull & ~MEMIMG_COPIED);  /* all bits */
+	put_deflate(m, 2, plain, -12, 0);
+	off = m->size - 2 * CLUSTER;
+	memimg_map(m, 3, 1ull << 62 | off); /* one sector only: cut off */
+	memset(m->bytes + m->size - 100, 0xff, 100);
+	memimg_map(m, 4, 1ull << 62 | (m->size - 100)); /* rubbish at the very end */
+	one(&rig);
+	expect_broken(&rig, 0, "does not decompress");
+	expect_broken(&rig, CLUSTER, "");
+	expect_broken(&rig, 3 * CLUSTER, "does not decompress");
+	expect_broken(&rig, 4 * CLUSTER, "does not decompress");
+	assert_int_equal(read_at(&rig, 2 * CLUSTER, plain, 10), 0);
+	end(&rig);
+}
+
+/* QEMU accepts a stream that goes on after the cluster is full; so do we. */
+static void test_compressed_overlong(void **state)
+{
+	static struct rig rig;
+	static uint8_t stream[CLUSTER + 4096], got[CLUSTER];
+	struct memimg *m = &rig.img[0];
+	uint32_t len, pos = 0, done = 0;
+	uint64_t off;
+
+	(void)state;
+	/* Stored blocks of 0xabab...: 5 bytes of header, never a final one. */
+	while (done <= CLUSTER) {
+		len = 32768;
+		stream[pos++] = 0;
+		stream[pos++] = (uint8_t)len;
+		stream[pos++] = (uint8_t)(len >> 8);
+		stream[pos++] = (uint8_t)~len;
+		stream[pos++] = (uint8_t)(~len >> 8);
+		if (pos + len > sizeof(stream))
+			len = (uint32_t)sizeof(stream) - pos;
+		memset(stream + pos, 0xab, len);
+		pos += len;
+		done += len;
+		if (pos == sizeof(stream))
+			break;
+	}
+	memimg_init(m, 3, BITS, DISK);
+	off = memimg_alloc(m, 2);
+	memimg_put(m, off, stream, pos);
+	memimg_map(m, 0, 1ull << 62 | ((pos + 511ull) / 512 - 1) << (62 - (BITS - 8)) | off);
+	one(&rig);
+	expect_bytes(&rig, 0, CLUSTER, 0xab);
+	assert_int_equal(read_at(&rig, 0, got, CLUSTER), 0);
+	end(&rig);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_compressed),
+		cmocka_unit_test(test_compressed_damage),
+		cmocka_unit_test(test_compressed_overlong),
+	};
+
+	return cmocka_run_group_tests_name("compressed", tests, NULL, NULL);
+}
