@@ -1,0 +1,137 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: GPL-2.0-only
+# After a suspend the image belongs to whoever wants it, and resume sees what they wrote: on a file, and on a logical
+# volume, where the page cache of the device could show old bytes to either side. Also a reload of the table, and
+# what resume refuses.
+# vm: --disk 512M
+# timeout: 300
+# shellcheck disable=SC2154 # use_disk sets disk1
+# shellcheck source=tests/lib.sh
+. "$(dirname "$0")/../lib.sh"
+# shellcheck source=tests/devices.sh
+. "$TESTS/devices.sh"
+requires pvcreate qemu-io qemu-img
+
+SIZE=67108864
+
+# new_image FILE-OR-DEVICE: a qcow2 image with 0x11 in its first MiB
+new_image() {
+	qemu-img create -q -f qcow2 "$1" "$SIZE"
+	qemu-io -f qcow2 -c 'write -q -P 0x11 0 1M' "$1"
+}
+
+# first_byte NAME: through the page cache of the device, in hexadecimal
+first_byte() {
+	blockdev --flushbufs "/dev/mapper/$1"
+	od -An -tx1 -N1 "/dev/mapper/$1" | tr -d ' '
+}
+
+# Twice in a row: the first suspend could be right by luck.
+change_while_suspended() {
+	local image=$1 byte
+	for byte in 22 33; do
+		# Whoever reads the device through the page cache, as this does, must not leave stale blocks there.
+		qemu-img check -q -f qcow2 -U "$image"
+		dmsetup suspend d
+		equal "image word" "$(dmsetup status d | cut -d' ' -f6)" closed
+		qemu-io -f qcow2 -c "write -q -P 0x$byte 0 1M" "$image"
+		qemu-img check -q -f qcow2 "$image"
+		dmsetup resume d
+		equal "the first byte after resume" "$(first_byte d)" "$byte"
+		qemu-img convert -U -f qcow2 -O raw "$image" "$SCRATCH/now"
+		same_bytes /dev/mapper/d "$SCRATCH/now"
+	done
+}
+
+on_file() {
+	new_image "$SCRATCH/image"
+	open_device d "$SCRATCH/image"
+	change_while_suspended "$SCRATCH/image"
+	# A writer is kept off while it is open.
+	refused qemu-io -f qcow2 -c 'write 0 4k' "$SCRATCH/image"
+	qcow close d
+}
+
+on_volume() {
+	pvcreate -q "$disk1" >/dev/null
+	vgcreate -q qcowtest "$disk1" >/dev/null
+	cleanup vgremove -q -f -y qcowtest
+	lvcreate -q -y -Wn -n image -L 128M qcowtest >/dev/null
+	cleanup lvremove -q -f -y qcowtest/image
+	new_image /dev/qcowtest/image
+	open_device d /dev/qcowtest/image
+	dmsetup deps -o devname d | grep -q qcowtest-image
+	change_while_suspended /dev/qcowtest/image
+	qcow close d
+}
+
+reload() {
+	local table
+	new_image "$SCRATCH/one"
+	new_image "$SCRATCH/two"
+	qemu-io -f qcow2 -c 'write -q -P 0x44 0 1M' "$SCRATCH/two"
+	open_device d "$SCRATCH/one"
+	equal "one" "$(first_byte d)" 11
+	table=$(dmsetup table d)
+	dmsetup load d --readonly --table "${table/one/two}"
+	dmsetup resume d
+	equal "two, after loading another table" "$(first_byte d)" 44
+	# The old table's image is free again, the new one's is not.
+	qemu-io -f qcow2 -c 'write -q 0 4k' "$SCRATCH/one"
+	refused qemu-io -f qcow2 -c 'write 0 4k' "$SCRATCH/two"
+	# What TABLE prints can be loaded.
+	dmsetup load d --readonly --table "$(dmsetup table d)"
+	dmsetup resume d
+	equal "two, from its own table line" "$(first_byte d)" 44
+	qcow close d
+}
+
+# Without a flush the image stays open, and goes on where it was.
+noflush() {
+	open_device d "$SCRATCH/two"
+	dmsetup suspend --noflush --nolockfs d
+	equal "image word" "$(dmsetup status d | cut -d' ' -f6)" open
+	refused qemu-io -f qcow2 -c 'write 0 4k' "$SCRATCH/two"
+	dmsetup resume d
+	equal "two" "$(first_byte d)" 44
+	qcow close d
+}
+
+# resume_refused WHAT: resume fails, says so in the log, and a new table helps
+resume_refused() {
+	refused dmsetup resume d
+	dmesg | tail -n 5 | grep -q "$1" || fail "the log does not say '$1'"
+	dmsetup remove --force d
+	cleanup_done d
+}
+
+cleanup_done() {
+	eventually 5 test ! -b "/dev/mapper/$1"
+}
+
+misfits() {
+	cp "$SCRATCH/one" "$SCRATCH/image"
+	open_device d "$SCRATCH/image"
+	dmsetup suspend d
+	cp "$SCRATCH/one" "$SCRATCH/other"
+	mv "$SCRATCH/other" "$SCRATCH/image"
+	resume_refused 'load a new table'
+
+	open_device d "$SCRATCH/image"
+	dmsetup suspend d
+	qemu-img resize -q --shrink -f qcow2 "$SCRATCH/image" 1M
+	resume_refused 'the table has 131072 sectors, the image 2048'
+
+	qemu-img resize -q -f qcow2 "$SCRATCH/image" "$SIZE"
+	open_device d "$SCRATCH/image"
+	dmsetup suspend d
+	rm "$SCRATCH/image"
+	resume_refused 'No such file'
+}
+
+use_disk disk1 1 512M
+on_file
+on_volume
+reload
+noflush
+misfits
