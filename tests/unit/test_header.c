@@ -208,6 +208,9 @@ static void test_extensions(void **state)
 	assert_int_equal(with_ext(0x44415441, text, 4095, 4, 2, &h), 0);
 	assert_int_equal(strlen(h.data_file), 4095);
 	assert_int_equal(with_ext(0x44415441, text, 4096, 4, 2, &h), -EINVAL);
+	text[100] = '\0'; /* padded: the name counts, not the extension */
+	assert_int_equal(with_ext(0x44415441, text, 4097, 4, 2, &h), 0);
+	assert_int_equal(strlen(h.data_file), 100);
 	assert_int_equal(with_ext(0x0537be77, text, 16, 0, 0, &h), -EINVAL);
 	assert_int_equal(with_ext(0x23852875, bitmaps, 24, 0, 1, &h), 0);
 	assert_int_equal(h.nr_bitmaps, 1);

@@ -55,21 +55,26 @@ struct ext_walk {
 	uint32_t len;
 };
 
-/* Strings are not terminated on disk; a NUL inside ends them, as for QEMU. */
-static int read_string(struct ext_walk *x, char *out, uint32_t max, const char *what,
+/*
+ * Strings are not terminated on disk; a NUL inside ends them, as for QEMU. @out has
+ * @max + 1 bytes. @by_len: the recorded length counts, not that of what ends early.
+ */
+static int read_string(struct ext_walk *x, char *out, uint32_t max, bool by_len, const char *what,
 		       struct qcow_error *err)
 {
+	uint32_t len = x->len <= max ? x->len : max + 1;
 	int r;
 
-	if (x->len > max)
+	r = qcow_window_read(x->w, out, len, x->off, err);
+	if (r < 0)
+		return r;
+	if (x->len > max && (by_len || strnlen(out, len) == len))
 		return qcow_fail(err, EINVAL, x->off,
 				 "%s in the header extension at %#" PRIx64
 				 " is %u bytes long, at most %u are possible",
 				 what, x->off, x->len, max);
-	r = qcow_window_read(x->w, out, x->len, x->off, err);
-	if (r < 0)
-		return r;
-	out[x->len] = '\0';
+	if (x->len <= max)
+		out[len] = '\0';
 	return 0;
 }
 
@@ -145,10 +150,11 @@ static int read_known(struct ext_walk *x, uint32_t type, struct qcow_error *err)
 
 	switch (type) {
 	case EXT_BACKING_FORMAT:
-		return read_string(x, h->backing_format, QCOW_MAX_FORMAT, "backing file format",
-				   err);
+		return read_string(x, h->backing_format, QCOW_MAX_FORMAT, true,
+				   "backing file format", err);
 	case EXT_DATA_FILE:
-		return read_string(x, h->data_file, QCOW_MAX_DATA_NAME, "data file name", err);
+		return read_string(x, h->data_file, QCOW_MAX_DATA_NAME, false, "data file name",
+				   err);
 	case EXT_BITMAPS:
 		return read_bitmaps(x, err);
 	case EXT_CRYPTO:

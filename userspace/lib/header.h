@@ -66,7 +66,7 @@ struct qcow_header {
 	uint64_t snapshots_off;			      /* cluster aligned */
 	uint64_t incompatible, compatible, autoclear; /* 0 for version 2 */
 	uint32_t refcount_order;		      /* 0..6; 4 for version 2 */
-	uint32_t header_length; /* 72 for version 2; extensions start here, rounded up to 8 */
+	uint32_t header_length; /* 72 for version 2; extensions start right there */
 	enum qcow_compression compression;
 
 	/* Backing file: has_backing false = the other fields are empty. */
