@@ -3,14 +3,15 @@
  * readcheck DEVICE REFERENCE: reads random blocks of DEVICE, directly and many at once, and
  * compares each with the same bytes of the file REFERENCE.
  *
- * Prints one line, "reads N errors N mismatches N slowest_ms N", and says in detail on stderr
- * what the first wrong ones were. Exit status 1 if there was one.
+ * SIGTERM ends it early and in order. Prints one line, "reads N errors N mismatches N slowest_ms
+ * N", and says in detail on stderr what the first wrong ones were. Exit status 1 if there was one.
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
 #include <inttypes.h>
 #include <linux/aio_abi.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -46,7 +47,10 @@ struct config {
 struct totals {
 	atomic_ulong reads, errors, mismatches, slowest_ms;
 	atomic_ulong started; /* counts up to config.count */
+	atomic_bool stop;
 };
+
+static struct totals *shared;
 
 struct slot {
 	struct iocb iocb;
@@ -98,6 +102,8 @@ static bool may_start(struct job *job)
 {
 	const struct config *c = job->config;
 
+	if (atomic_load(&job->totals->stop))
+		return false;
 	if (c->count)
 		return atomic_fetch_add(&job->totals->started, 1) < c->count;
 	return now_ms() < job->deadline_ms;
@@ -229,6 +235,12 @@ static struct totals *share_totals(void)
 	return totals;
 }
 
+static void stop_jobs(int sig)
+{
+	(void)sig;
+	atomic_store(&shared->stop, true);
+}
+
 static void usage(void)
 {
 	fputs(usage_text, stderr);
@@ -272,7 +284,8 @@ int main(int argc, char **argv)
 
 	parse(argc, argv, &c);
 	reference = map_reference(&c);
-	totals = share_totals();
+	totals = shared = share_totals();
+	signal(SIGTERM, stop_jobs);
 	for (uint64_t i = 0; i < c.jobs; i++) {
 		pid_t pid = fork();
 
