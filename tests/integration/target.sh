@@ -1,0 +1,171 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: GPL-2.0-only
+# What dm users expect of any target: a table line that loads again, events, messages, RWF_NOWAIT, a module that stays
+# while it is used, limits, flushes, and writes that are refused.
+# timeout: 300
+# shellcheck source=tests/lib.sh
+. "$(dirname "$0")/../lib.sh"
+# shellcheck source=tests/devices.sh
+. "$TESTS/devices.sh"
+requires python3 qemu-io qemu-img
+
+SECTORS=131072
+
+image() {
+	qemu-img create -q -f qcow2 "$1" $((SECTORS * 512))
+	qemu-io -f qcow2 -c 'write -q -P 0x11 0 1M' -c 'write -q -P 0x22 40M 4M' "$1"
+}
+
+table_line() {
+	local odd=$SCRATCH/a,b%c:d line
+	image "$odd"
+	# libdevmapper and the kernel between them let no blank through.
+	cp "$odd" "$SCRATCH/a b"
+	refused qcow table "$SCRATCH/a b"
+	grep -q 'use a symlink' "$SCRATCH/said" || fail "said: $(cat "$SCRATCH/said")"
+	cleanup drop_device d
+	line=$(qcow table "$odd" --helper-timeout 7)
+	dmsetup create d --readonly --table "$line"
+	equal "the table" "$(dmsetup table d)" "$line"
+	dmsetup remove d
+	dmsetup create d --readonly --table "$line"
+	equal "the first byte" "$(od -An -tx1 -N1 /dev/mapper/d | tr -d ' ')" 11
+	dmsetup remove d
+}
+
+# wait_event COMMAND...: runs it, and a dm event must come
+wait_event() {
+	local nr
+	nr=$(dmsetup info -c --noheadings -o events d)
+	timeout 20 dmsetup wait d "$nr" &
+	local waiter=$!
+	"$@"
+	wait "$waiter" || fail "no event: $*"
+}
+
+kill_worker() {
+	kill -KILL "$(workers)"
+}
+
+read_fails() {
+	! dd if=/dev/mapper/d of=/dev/null bs=4k count=1 skip=1000 iflag=direct status=none 2>/dev/null ||
+		fail "reading should have failed"
+}
+
+attached() {
+	[ "$(state d helper)" = attached ]
+}
+
+# An L2 entry with a host offset that is no multiple of the cluster: one bad block, its neighbours are fine.
+io_error() {
+	local bad=$SCRATCH/bad
+	image "$bad"
+	python3 - "$bad" <<-'PY'
+		import struct, sys
+		with open(sys.argv[1], "r+b") as f:
+		    head = f.read(48)
+		    l1 = struct.unpack(">Q", head[40:48])[0]
+		    f.seek(l1)
+		    l2 = struct.unpack(">Q", f.read(8))[0] & 0x00fffffffffffe00
+		    f.seek(l2 + 8 * 3)
+		    f.write(struct.pack(">Q", 0x8000000000123400))
+	PY
+	open_device d "$bad"
+	wait_event bad_block
+	equal "errors" "$(counter d errors)" 1
+	cmp -n 196608 /dev/mapper/d <(tr '\0' '\21' </dev/zero | head -c 196608)
+	qcow close d
+}
+
+bad_block() {
+	! dd if=/dev/mapper/d of=/dev/null bs=64k skip=3 count=1 iflag=direct status=none 2>"$SCRATCH/said" ||
+		fail "a corrupt entry was read"
+	grep -q 'Input/output error' "$SCRATCH/said"
+}
+
+events() {
+	image "$SCRATCH/image"
+	open_device d "$SCRATCH/image"
+	wait_event kill_worker
+	eventually 10 attached
+	equal "deaths" "$(counter d helper_deaths)" 1
+	wait_event dmsetup message d 0 mode fail
+	equal "mode" "$(state d mode)" FAIL
+	read_fails
+	# One way only.
+	dmsetup message d 0 mode ro
+	equal "mode" "$(state d mode)" FAIL
+	# A new table starts afresh.
+	dmsetup load d --readonly --table "$(dmsetup table d)"
+	dmsetup resume d
+	equal "mode" "$(state d mode)" RO
+	refused dmsetup message d 0 mode rw
+	refused dmsetup message d 0 nonsense
+	qcow close d
+}
+
+caches() {
+	open_device d "$SCRATCH/image"
+	cmp -n 1048576 /dev/mapper/d <(tr '\0' '\21' </dev/zero | head -c 1048576)
+	[ "$(counter d map_pages)" -ge 1 ] || fail "nothing is mapped after a read"
+	dmsetup message d 0 drop_caches
+	equal "pages after drop_caches" "$(counter d map_pages)" 0
+	equal "bytes after drop_caches" "$(counter d map_bytes)" 0
+	blockdev --flushbufs /dev/mapper/d
+	cmp -n 1048576 /dev/mapper/d <(tr '\0' '\21' </dev/zero | head -c 1048576)
+	equal "loads" "$(counter d loads)" 2
+}
+
+# A miss says so at once; once the page is mapped the same read succeeds.
+nowait() {
+	dmsetup message d 0 drop_caches
+	python3 - /dev/mapper/d <<-'PY'
+		import errno, mmap, os, sys
+		fd = os.open(sys.argv[1], os.O_RDONLY | os.O_DIRECT)
+		buf = mmap.mmap(-1, 4096)
+		def read():
+		    return os.preadv(fd, [buf], 40 << 20, os.RWF_NOWAIT)
+		try:
+		    read()
+		    sys.exit("a read that must wait did not say so")
+		except OSError as e:
+		    if e.errno != errno.EAGAIN:
+		        raise
+		os.preadv(fd, [buf], 40 << 20)
+		buf[:] = bytes(4096)
+		assert read() == 4096 and buf[:] == b"\x22" * 4096
+	PY
+}
+
+limits() {
+	equal "sector size" "$(blockdev --getss /dev/mapper/d)" 512
+	equal "sectors" "$(blockdev --getsz /dev/mapper/d)" "$SECTORS"
+	equal "read-only" "$(blockdev --getro /dev/mapper/d)" 1
+	equal "discard" "$(lsblk -bno DISC-MAX /dev/mapper/d | tr -d ' ')" 0
+}
+
+module_stays() {
+	refused rmmod dm-qcow
+	qcow close d
+}
+
+# A table that was loaded for writing is readable, and refuses writes.
+writes() {
+	cleanup drop_device w
+	dmsetup create w --table "$(qcow table "$SCRATCH/image")"
+	equal "mode" "$(state w mode)" RO
+	refused dd if=/dev/zero of=/dev/mapper/w bs=4k count=1 oflag=direct
+	sync -d /dev/mapper/w
+	equal "the first byte" "$(od -An -tx1 -N1 /dev/mapper/w | tr -d ' ')" 11
+	dmsetup remove w
+	qemu-img check -q -f qcow2 "$SCRATCH/image"
+}
+
+table_line
+io_error
+events
+caches
+nowait
+limits
+module_stays
+writes
