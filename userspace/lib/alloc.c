@@ -53,8 +53,7 @@ int qcow_alloc_find(struct qcow_writer *w, uint64_t from, uint64_t max, uint64_t
 	}
 	if (!is_free)
 		return qcow_fail(err, ENOSPC, c << w->h.cluster_bits,
-				 "no free cluster is left up to %#" PRIx64,
-				 c << w->h.cluster_bits);
+				 "no free cluster is left up to %#" PRIx64, c << w->h.cluster_bits);
 	*first = c - 1;
 	for (*nr = 1; *nr < max && c < w->host_end; ++*nr, c++) {
 		/* The run found so far is as good; whoever wants more meets the error. */

@@ -6,7 +6,7 @@
  *   the page of the table it belongs to; a page is written when the next one is
  *   begun. An L1 entry without a table of its own gets a fresh one from the reserve,
  *   empty or a copy of the shared one; nothing points to it yet.
- *   barrier L2_TABLE, if there are fresh tables; their L1 entries are written
+ *   barrier L2_TABLE, if fresh tables were not zeros; their L1 entries are written
  *   barrier COMMIT
  *
  * A step ends early when there is no room to note what it loses, or no table in
@@ -52,9 +52,9 @@ static int check_data(struct qcow_writer *w, const struct qcow_delta *d, struct 
 	uint64_t in_cluster = qcow_cluster_size(&w->h) - 1;
 
 	if (qcow_has_data_file(&w->h))
-		return d->host_off == d->guest_off ?
-			       0 :
-			       bad_delta(d, "not at the same offset of the data file", err);
+		return d->host_off == d->guest_off
+			       ? 0
+			       : bad_delta(d, "not at the same offset of the data file", err);
 	if ((d->host_off ^ d->guest_off) & in_cluster || d->host_off >> 56 ||
 	    d->len > (1ull << 56) - d->host_off)
 		return bad_delta(d, "at an impossible host offset", err);
@@ -151,11 +151,15 @@ static int make_table(struct step *s)
 {
 	struct qcow_writer *w = s->w;
 	struct reserve_table *t;
+	struct fresh_table fresh;
 	int r = w->nr_reserve ? 0 : refill_reserve(s);
 
 	if (r < 0)
 		return r;
 	t = &w->reserve[w->nr_reserve - 1];
+	fresh = (struct fresh_table){ .slot = (uint32_t)s->slot,
+				      .off = t->off,
+				      .was_zero = t->zeroed && !s->shared };
 	r = fill_table(s, t);
 	t->zeroed = false;
 	if (r < 0)
@@ -164,7 +168,7 @@ static int make_table(struct step *s)
 		w->lost[w->nr_lost++] = (struct qcow_lost){ .host_off = s->shared,
 							    .len = qcow_cluster_size(&w->h),
 							    .table = true };
-	w->fresh[w->nr_fresh++] = (struct fresh_table){ .slot = (uint32_t)s->slot, .off = t->off };
+	w->fresh[w->nr_fresh++] = fresh;
 	w->nr_reserve--;
 	s->own = t->off;
 	s->shared = 0;
@@ -242,7 +246,7 @@ static int one_cluster(struct step *s, uint64_t cluster_off)
 		return r;
 	new = old;
 	r = compute_entry(s, cluster_off, s->c->next, &new);
-	if (r < 0 || (new.entry == old.entry && new.bitmap == old.bitmap))
+	if (r < 0 || (new.entry == old.entry &&new.bitmap == old.bitmap))
 		return r;
 	if (!s->own) {
 		r = make_table(s);
@@ -254,8 +258,8 @@ static int one_cluster(struct step *s, uint64_t cluster_off)
 	}
 	r = write_entry(s, cluster_off, &new);
 	if (!r)
-		w->nr_lost += (size_t)delta_lost(&w->h, cluster_off, &old, &new,
-						 &w->lost[w->nr_lost]);
+		w->nr_lost +=
+			(size_t)delta_lost(&w->h, cluster_off, &old, &new, &w->lost[w->nr_lost]);
 	return r;
 }
 
@@ -321,10 +325,21 @@ static int write_l1(struct qcow_writer *w, struct qcow_error *err)
 	return edit_finish(w, &w->l2_edit, err);
 }
 
+/* A table that durably reads as zeros is what no table is: no barrier keeps them apart. */
+static bool needs_barrier(const struct qcow_writer *w)
+{
+	size_t i;
+
+	for (i = 0; i < w->nr_fresh; i++)
+		if (!w->fresh[i].was_zero)
+			return true;
+	return false;
+}
+
 static int publish_fresh(struct qcow_writer *w, struct qcow_error *err)
 {
 	size_t i;
-	int r = qcow_barrier(w, QCOW_BARRIER_L2_TABLE, err);
+	int r = needs_barrier(w) ? qcow_barrier(w, QCOW_BARRIER_L2_TABLE, err) : 0;
 
 	if (!r)
 		r = write_l1(w, err);

@@ -11,9 +11,9 @@
 #include "lib/writer.h"
 
 enum qcow_delta_type {
-	QCOW_DELTA_DATA = 1,    /* at host_off, refcount 1, written and durable */
+	QCOW_DELTA_DATA = 1,	/* at host_off, refcount 1, written and durable */
 	QCOW_DELTA_ZERO,	/* reads as zeros; a cluster left without data is lost */
-	QCOW_DELTA_ZERO_KEEP,   /* the same, but an exclusive cluster stays reserved */
+	QCOW_DELTA_ZERO_KEEP,	/* the same, but an exclusive cluster stays reserved */
 	QCOW_DELTA_UNALLOCATED, /* reads what lies below; whole clusters only */
 };
 

@@ -160,7 +160,7 @@ int delta_lost(const struct qcow_header *h, uint64_t cluster_off, const struct d
 		return b.type == QCOW_L2_COMPRESSED_DATA ? lost_compressed(h, &b, lost) : 0;
 	}
 	/* A place that is no cluster has no refcount to lower. */
-	if (!off || off == (new->entry & QCOW_ENTRY_OFF_MASK) || qcow_has_data_file(h) ||
+	if (!off || off == (new->entry &QCOW_ENTRY_OFF_MASK) || qcow_has_data_file(h) ||
 	    off & (qcow_cluster_size(h) - 1))
 		return 0;
 	lost[0] = (struct qcow_lost){ .host_off = off,

@@ -7,8 +7,8 @@
 /* Byte offsets; neighbouring fields that must change together do so in one write. */
 enum {
 	AT_SIZE = 24,
-	AT_L1_SIZE = 36, /* and offset, at 40 */
-	AT_REFTABLE = 48, /* and clusters, at 56 */
+	AT_L1_SIZE = 36,      /* and offset, at 40 */
+	AT_REFTABLE = 48,     /* and clusters, at 56 */
 	AT_NR_SNAPSHOTS = 60, /* and offset, at 64 */
 	AT_INCOMPATIBLE = 72,
 	AT_AUTOCLEAR = 88,

@@ -41,7 +41,8 @@ static bool add_pending(struct qcow_writer *w, uint64_t host_off, uint64_t len)
 {
 	if (w->nr_pending == MAX_PENDING)
 		return false;
-	w->pending[w->nr_pending++] = (struct qcow_lease_extent){ .host_off = host_off, .len = len };
+	w->pending[w->nr_pending++] =
+		(struct qcow_lease_extent){ .host_off = host_off, .len = len };
 	return true;
 }
 
@@ -171,8 +172,7 @@ static int check_extent(struct qcow_writer *w, const struct qcow_lease_extent *e
 	uint64_t c = cluster_of(w, e->host_off), end = c + cluster_of(w, e->len);
 	int kind;
 
-	if (!e->len || (e->host_off | e->len) & (qcow_cluster_size(&w->h) - 1) ||
-	    end > w->host_end)
+	if (!e->len || (e->host_off | e->len) & (qcow_cluster_size(&w->h) - 1) || end > w->host_end)
 		return qcow_fail(err, EINVAL, e->host_off, "a lease of impossible clusters");
 	for (; c < end; c++) {
 		kind = qcow_metaset_kind(&w->meta, c);
@@ -299,6 +299,8 @@ int qcow_lease_adopt(struct qcow_writer *w, const struct qcow_lease_extent *ext,
 	size_t i;
 	int r = check_extents(w, ext, nr, &end, err);
 
+	if (!r)
+		r = qcow_barrier(w, QCOW_BARRIER_ADOPT, err);
 	for (i = 0; i < nr && !r; i++)
 		r = adopt_one(w, &ext[i], err);
 	return r;

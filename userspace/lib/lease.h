@@ -57,8 +57,9 @@ int qcow_lease_grant(struct qcow_writer *w, struct qcow_lease_extent *ext, size_
 void qcow_lease_forget(struct qcow_writer *w, const struct qcow_lease_extent *ext, size_t nr);
 
 /*
- * First thing after a re-attach: what the kernel holds, proposed or leased. Tables
- * that an L1 entry points to by now are in use; the others go to the reserve.
+ * First thing after a re-attach, also with nothing: what the kernel holds, proposed or
+ * leased. Makes durable what the dead worker wrote, since it is read now. Tables that an L1 entry
+ * points to by now are in use; the others go to the reserve.
  */
 int qcow_lease_adopt(struct qcow_writer *w, const struct qcow_lease_extent *ext, size_t nr,
 		     struct qcow_error *err);

@@ -39,7 +39,7 @@ struct qcow_metaset {
 	pthread_rwlock_t lock; /* of all below */
 	struct qcow_meta_range *ranges;
 	size_t nr_ranges, max_ranges;
-	uint64_t *slots; /* cluster number << 8 | kind; 0 = empty */
+	uint64_t *slots;     /* cluster number << 8 | kind; 0 = empty */
 	size_t nr, nr_slots; /* nr_slots: power of two, more than twice nr */
 	uint32_t cluster_bits;
 };

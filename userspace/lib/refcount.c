@@ -145,7 +145,7 @@ static int update_one(struct qcow_writer *w, enum qcow_ref_op op, uint64_t clust
 		qcow_ref_encode(p, w->h.refcount_order, idx, new);
 		edit_touch(&w->ref_edit, p);
 	}
-	if (!new && cluster < w->free_from)
+	if (!new &&cluster < w->free_from)
 		w->free_from = cluster;
 	return 0;
 }

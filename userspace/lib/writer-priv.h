@@ -20,7 +20,7 @@
 
 /* One page of metadata being changed; what changed is written in whole sectors. */
 struct qcow_edit {
-	uint8_t *page;	 /* META_PAGE, aligned */
+	uint8_t *page; /* META_PAGE, aligned */
 	uint64_t off;  /* host offset of page; QCOW_NO_OFF = none */
 	uint8_t dirty; /* bit n: the n-th 512 bytes were changed */
 	bool lost;     /* a write failed, and what was to be written is forgotten */
@@ -34,6 +34,7 @@ struct reserve_table {
 struct fresh_table {
 	uint32_t slot;
 	uint64_t off;
+	bool was_zero; /* an entry of it that is lost reads as unallocated, as before */
 };
 
 struct qcow_writer {

@@ -15,8 +15,8 @@
 const char *qcow_barrier_name(enum qcow_barrier barrier)
 {
 	static const char *const names[QCOW_NR_BARRIERS] = {
-		"AUTOCLEAR", "REFBLOCK", "REFTABLE", "REFTABLE_USED", "GRANT",	"DATA",
-		"L2_TABLE",  "COMMIT",	 "CLOSE",    "TABLE",	      "HEADER",
+		"AUTOCLEAR", "REFBLOCK", "REFTABLE", "REFTABLE_USED", "GRANT", "DATA",
+		"L2_TABLE",  "COMMIT",	 "ADOPT",    "CLOSE",	      "TABLE", "HEADER",
 	};
 
 	return names[barrier];
@@ -49,8 +49,9 @@ static int check_state(const struct qcow_header *h, bool bitmaps_ok, struct qcow
 				 "the image was not closed and its refcounts may be wrong; "
 				 "repair it with: qcow check -r all");
 	if (h->incompatible & QCOW_INCOMPAT_CORRUPT)
-		return qcow_fail(err, EROFS, 72,
-				 "the image is marked as corrupt; repair it with: qcow check -r all");
+		return qcow_fail(
+			err, EROFS, 72,
+			"the image is marked as corrupt; repair it with: qcow check -r all");
 	if (h->nr_bitmaps && !bitmaps_ok)
 		return qcow_fail(err, EROFS, QCOW_NO_OFF,
 				 "writing would invalidate the image's %u bitmaps; give them up "
@@ -88,8 +89,8 @@ static int alloc_buffers(struct qcow_writer *w)
 	edit_forget(&w->l2_edit);
 	if (!w->cache)
 		w->cache = w->own_cache = qcow_mcache_create(OWN_CACHE);
-	return w->page && w->ref_edit.page && w->l2_edit.page && w->cluster && w->cache ? 0 :
-											  -ENOMEM;
+	return w->page && w->ref_edit.page && w->l2_edit.page && w->cluster && w->cache ? 0
+											: -ENOMEM;
 }
 
 /* Before any other write: who ignores a feature must not leave its bit set. */

@@ -15,7 +15,9 @@
  *   GRANT           refcounts of a lease are 1          anything points to its clusters
  *   DATA            the data (the caller's: the kernel  the L2 entries that point to it
  *                   flushes before it says COMMIT)
- *   L2_TABLE        a new L2 table                      the L1 entry that names it
+ *   L2_TABLE        a new L2 table (not needed if it    the L1 entry that names it
+ *                   durably reads as zeros)
+ *   ADOPT           all a killed worker wrote           whatever builds on having read it
  *   COMMIT          L1 and L2 entries                   the answer; thus reuse and punching of
  *                                                       what lost its pointer, and its refcount
  *                                                       going down
@@ -55,6 +57,7 @@ enum qcow_barrier {
 	QCOW_BARRIER_DATA,
 	QCOW_BARRIER_L2_TABLE,
 	QCOW_BARRIER_COMMIT,
+	QCOW_BARRIER_ADOPT,
 	QCOW_BARRIER_CLOSE,
 	QCOW_BARRIER_TABLE,
 	QCOW_BARRIER_HEADER,
@@ -65,14 +68,15 @@ const char *qcow_barrier_name(enum qcow_barrier barrier);
 
 /* For tests only. */
 struct qcow_write_test {
-	uint32_t drop;			  /* bit n: barrier n does nothing */
+	uint32_t drop;		       /* bit n: barrier n does nothing */
 	uint32_t nr[QCOW_NR_BARRIERS]; /* counts those asked for, dropped ones too */
 };
 
 struct qcow_writer;
 
 struct qcow_writer_params {
-	/* The cache that readers of this image use, and the image's layer in it; NULL = an own one. */
+	/* The cache that readers of this image use, and the image's layer in it; NULL = an own one.
+	 */
 	struct qcow_mcache *cache;
 	uint32_t layer;
 	/* Bitmaps become void (autoclear), instead of the image being refused. */
@@ -117,7 +121,7 @@ int qcow_barrier(struct qcow_writer *w, enum qcow_barrier barrier, struct qcow_e
 
 enum qcow_may_write {
 	QCOW_MAY_WRITE = 1,
-	QCOW_MAY_NOT,	     /* shared: copy on write */
+	QCOW_MAY_NOT,	      /* shared: copy on write */
 	QCOW_MAY_WRITE_NEVER, /* it is metadata, or free: the image is damaged, or hostile */
 };
 
