@@ -22,10 +22,10 @@ static char dir[PATH_MAX];
 
 static inline char *at(const char *name)
 {
-	static char path[8][PATH_MAX + 256];
+	static char path[32][PATH_MAX + 256];
 	static int next;
 
-	next = (next + 1) % 8;
+	next = (next + 1) % 32;
 	snprintf(path[next], sizeof(path[next]), "%s/%s", dir, name);
 	return path[next];
 }

@@ -3,6 +3,7 @@
 #include "chainrig.h"
 
 #include <zlib.h>
+#include <zstd.h>
 
 static void put_deflate(struct memimg *m, uint64_t guest_cluster, const uint8_t *plain, int window,
 			uint64_t shift_in_sector)
@@ -127,12 +128,72 @@ static void test_compressed_overlong(void **state)
 	end(&rig);
 }
 
+static void put_stream(struct memimg *m, uint64_t guest_cluster, const void *bytes, size_t len)
+{
+	uint64_t off = memimg_alloc(m, 2);
+
+	memimg_put(m, off, bytes, len);
+	memimg_map(m, guest_cluster,
+		   1ull << 62 | ((len + 511) / 512 - 1) << (62 - (BITS - 8)) | off);
+}
+
+static size_t frame(uint8_t *out, size_t room, const void *in, size_t len)
+{
+	size_t n = ZSTD_compress(out, room, in, len, 3);
+
+	assert_false(ZSTD_isError(n));
+	return n;
+}
+
+/* One cluster in frames of a half, empty ones and skippable ones among them; and frames that lie.
+ */
+static void test_zstd_frames(void **state)
+{
+	static const uint8_t skippable[12] = { 0x50, 0x2a, 0x4d, 0x18, 4 };
+	static struct rig rig;
+	static uint8_t plain[2 * CLUSTER], stream[4 * CLUSTER], got[CLUSTER];
+	struct memimg *m = &rig.img[0];
+	size_t len;
+
+	(void)state;
+	fill_text(plain, 3);
+	memimg_init(m, 3, BITS, DISK);
+	memimg_be64(m, 72, QCOW_INCOMPAT_COMPRESSION);
+	m->bytes[104] = QCOW_COMPRESSION_ZSTD;
+	len = frame(stream, sizeof(stream), plain, CLUSTER / 2);
+	len += frame(stream + len, sizeof(stream) - len, plain, 0);
+	memcpy(stream + len, skippable, sizeof(skippable));
+	len += sizeof(skippable);
+	len += frame(stream + len, sizeof(stream) - len, plain + CLUSTER / 2, CLUSTER / 2);
+	put_stream(m, 0, stream, len);
+	/* Too little comes out; too much; the second frame is cut off. */
+	put_stream(m, 1, stream, frame(stream, sizeof(stream), plain, CLUSTER - 1));
+	put_stream(m, 2, stream, frame(stream, sizeof(stream), plain, CLUSTER + 1));
+	len = frame(stream, sizeof(stream), plain, CLUSTER / 2);
+	len += frame(stream + len, sizeof(stream) - len, plain, CLUSTER / 2);
+	put_stream(m, 3, stream, len - 600);
+	/* A window of 128 MiB is declared: it must not be allocated, nor refused for that. */
+	memset(stream, 0, 64);
+	memcpy(stream, "\x28\xb5\x2f\xfd\x00\x88", 6);
+	memcpy(stream + 6, (uint8_t[]){ 0x03, 0x00, 0x08, 0x5a }, 4); /* RLE block, 64 KiB */
+	put_stream(m, 4, stream, 64);
+	one(&rig);
+	assert_int_equal(read_at(&rig, 0, got, CLUSTER), 0);
+	assert_memory_equal(got, plain, CLUSTER);
+	expect_broken(&rig, CLUSTER, "does not decompress");
+	expect_broken(&rig, 2 * CLUSTER, "does not decompress");
+	expect_broken(&rig, 3 * CLUSTER, "does not decompress");
+	expect_bytes(&rig, 4 * CLUSTER, CLUSTER, 0x5a);
+	end(&rig);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_compressed),
 		cmocka_unit_test(test_compressed_damage),
 		cmocka_unit_test(test_compressed_overlong),
+		cmocka_unit_test(test_zstd_frames),
 	};
 
 	return cmocka_run_group_tests_name("compressed", tests, NULL, NULL);

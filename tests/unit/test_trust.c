@@ -105,6 +105,9 @@ static void test_odd_files(void **state)
 	expect(ENOTSUP, "neither");
 	put_image("own/top.qcow2", "/dev/null", "raw");
 	expect_word((char[]){ "backing_dir:/dev" }, ENOTSUP, "neither");
+	/* A file below /dev is a file. */
+	put_image("own/top.qcow2", "/dev/null", "raw");
+	expect(EACCES, "--backing-dir /dev");
 	fd = open(at("own/base.raw"), O_RDONLY);
 	snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
 	put_image("own/top.qcow2", link, "raw");
@@ -224,6 +227,38 @@ static void test_data_file(void **state)
 	expect_word((char[]){ "no_backing" }, EACCES, "--no-backing");
 }
 
+/* Needs a loop device, so root. */
+static void test_block_device(void **state)
+{
+	struct attempt a = { .image = at("own/top.qcow2"), .conf = at("qcow.conf") };
+	char command[PATH_MAX + 300], loop[64] = "";
+	FILE *p;
+
+	(void)state;
+	snprintf(command, sizeof(command), "losetup -f --show %s 2>/dev/null",
+		 at("other/base.raw"));
+	p = popen(command, "r");
+	if (!p || !fgets(loop, sizeof(loop), p) || pclose(p))
+		skip();
+	loop[strcspn(loop, "\n")] = '\0';
+	put_image("own/top.qcow2", loop, "raw");
+	put_conf("");
+	expect_with(a, EACCES, "\"block-device PATH\"");
+	expect_word((char[]){ "backing_dir:/dev" }, EACCES, "not listed");
+	snprintf(command, sizeof(command), "block-device %s\n", loop);
+	put_conf(command);
+	expect_with(a, 0, NULL);
+	/* Also by a link in an allowed directory, but not by one elsewhere. */
+	assert_int_equal(symlink(loop, at("own/disk")), 0);
+	put_image("own/top.qcow2", "disk", "raw");
+	expect_with(a, 0, NULL);
+	assert_int_equal(symlink(loop, at("other/disk")), 0);
+	put_image("own/top.qcow2", "../other/disk", "raw");
+	expect_with(a, EACCES, "--backing-dir ");
+	snprintf(command, sizeof(command), "losetup -d %s", loop);
+	assert_int_equal(system(command), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -233,6 +268,7 @@ int main(void)
 		cmocka_unit_test(test_pin),	      cmocka_unit_test(test_pin_is_exact),
 		cmocka_unit_test(test_no_backing),    cmocka_unit_test(test_no_backing_at_opener),
 		cmocka_unit_test(test_conf),	      cmocka_unit_test(test_data_file),
+		cmocka_unit_test(test_block_device),
 	};
 
 	return cmocka_run_group_tests_name("trust", tests, setup, teardown);

@@ -138,11 +138,14 @@ static int check_target(const struct host_policy *p, const struct host_request *
 	return r;
 }
 
-/* Opens the directory part, follows symlinks, and judges where it got. */
-static int open_dir(const struct host_policy *p, const struct host_request *req, int *fd,
-		    struct qcow_error *err)
+/*
+ * Opens the directory part, follows symlinks, and judges where it got, in @path.
+ * Below /dev the answer waits: listed block devices may be named there.
+ */
+static int open_dir(const struct host_policy *p, const struct host_request *req,
+		    char path[PATH_MAX], int *fd, struct qcow_error *err)
 {
-	char path[PATH_MAX], *dir = host_dir_name(req->path);
+	char *dir = host_dir_name(req->path);
 	int r;
 
 	if (!dir)
@@ -154,11 +157,18 @@ static int open_dir(const struct host_policy *p, const struct host_request *req,
 	r = path_of_fd(*fd, path);
 	if (r < 0)
 		r = qcow_fail(err, -r, QCOW_NO_OFF, "the directory of %s was moved", req->path);
-	else
+	else if (!host_path_below(path, "/dev"))
 		r = check_dir(p, req, path, "is in", err);
 	if (r < 0)
 		close(*fd);
 	return r;
+}
+
+static bool is_bdev(int path_fd)
+{
+	struct stat st;
+
+	return !fstat(path_fd, &st) && S_ISBLK(st.st_mode);
 }
 
 /* Not through /proc/PID/fd and the like: those lead to where no directory rule holds. */
@@ -177,7 +187,8 @@ static int open_named(const struct host_policy *p, const struct host_request *re
 		      struct qcow_error *err)
 {
 	const char *base = host_base_name(req->path);
-	int dir_fd, r = 0;
+	char dir[PATH_MAX];
+	int dir_fd, r;
 
 	if (p->no_backing)
 		return qcow_fail(err, EACCES, QCOW_NO_OFF,
@@ -186,13 +197,18 @@ static int open_named(const struct host_policy *p, const struct host_request *re
 	if (!*base)
 		return qcow_fail(err, EINVAL, QCOW_NO_OFF, "%s %s is a directory",
 				 role_name(req->role), req->path);
-	r = open_dir(p, req, &dir_fd, err);
+	r = open_dir(p, req, dir, &dir_fd, err);
 	if (r < 0)
 		return r;
 	*path_fd = open_no_magic(dir_fd, base);
 	if (*path_fd < 0)
 		r = fail_errno(err, req);
 	close(dir_fd);
+	if (r < 0 || is_bdev(*path_fd))
+		return r;
+	r = check_dir(p, req, dir, "is in", err);
+	if (r < 0)
+		close(*path_fd);
 	return r;
 }
 

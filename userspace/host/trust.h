@@ -10,7 +10,8 @@
  * or if it is the one file the admin pinned. Allowed are the image's own
  * directory (as written and as resolved, not what is below it), and every
  * directory given by backing_dir or in the configuration file, with all below it.
- * Block devices are never allowed by directory: everything under /dev would be.
+ * Block devices are never allowed by directory: everything under /dev would be. A
+ * name below /dev needs no allowed directory, as it can lead to listed ones only.
  *
  * What was checked is what is opened: the name is opened with O_PATH first, the
  * check looks at that descriptor (/proc/self/fd), and reading re-opens the same
