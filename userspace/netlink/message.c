@@ -199,7 +199,8 @@ int qnl_decode(const void **buf, size_t *len, uint16_t family, struct qnl_event 
 	if (!*len)
 		return 0;
 	memset(event, 0, sizeof(*event));
-	if (*len > INT32_MAX || !mnl_nlmsg_ok(nlh, (int)*len)) {
+	/* mnl_nlmsg_ok() compares signed: a length of 2^31 and more would pass. */
+	if (*len > INT32_MAX || !mnl_nlmsg_ok(nlh, (int)*len) || nlh->nlmsg_len > *len) {
 		*len = 0;
 		return -EPROTO;
 	}
