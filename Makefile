@@ -65,6 +65,14 @@ UNIT      := $(patsubst tests/unit/%.c,$(BUILD)/tests/unit/%,$(wildcard tests/un
 UNIT_HELP := $(patsubst tests/unit/%.c,$(BUILD)/tests/unit/%.o,\
 	$(filter-out $(wildcard tests/unit/test_*.c),$(wildcard tests/unit/*.c)))
 
+# The fuzz targets' bodies: test_regress replays what they once found.
+FUZZ_SRC  := $(filter-out tests/fuzz/main.c,$(wildcard tests/fuzz/*.c))
+UNIT_HELP += $(patsubst tests/fuzz/%.c,$(BUILD)/tests/unit/fuzz-%.o,$(FUZZ_SRC))
+
+$(BUILD)/tests/unit/fuzz-%.o: tests/fuzz/%.c
+	@mkdir -p $(@D)
+	$(CC) -std=c11 $(WARN) -O1 -g $(SAN) $(CPPFLAGS) $(PKG_CFLAGS) -c -o $@ $<
+
 $(BUILD)/libtest-san.a: $(SAN_TEST_OBJS) $(UNIT_HELP)
 	@rm -f $@
 	$(AR) rcs $@ $^
@@ -92,7 +100,7 @@ HOSTILE := $(BUILD)/tests/hostile/reader $(BUILD)/tests/hostile/reader-san $(BUI
 
 $(BUILD)/tests/hostile/reader: tests/hostile/reader.c $(BUILD)/libcommon.a
 	@mkdir -p $(@D)
-	$(CC) -std=c11 $(WARN) $(CFLAGS) $(CPPFLAGS) $(PKG_CFLAGS) $(LDFLAGS) -o $@ $^ $(PKG_LIBS)
+	$(CC) -std=c11 $(WARN) $(CFLAGS) $(CPPFLAGS) $(PKG_CFLAGS) $(LDFLAGS) -o $@ $(filter-out %.h,$^) $(PKG_LIBS)
 
 $(BUILD)/libcommon-san.a: $(foreach r,$(ROOMS),$(call objs,san,$(r)))
 	@rm -f $@
@@ -100,7 +108,7 @@ $(BUILD)/libcommon-san.a: $(foreach r,$(ROOMS),$(call objs,san,$(r)))
 
 $(BUILD)/tests/hostile/reader-san: tests/hostile/reader.c $(BUILD)/libcommon-san.a
 	@mkdir -p $(@D)
-	$(CC) -std=c11 $(WARN) -O1 -g $(SAN) $(CPPFLAGS) $(PKG_CFLAGS) -o $@ $^ $(PKG_LIBS)
+	$(CC) -std=c11 $(WARN) -O1 -g $(SAN) $(CPPFLAGS) $(PKG_CFLAGS) -o $@ $(filter-out %.h,$^) $(PKG_LIBS)
 
 $(BUILD)/tests/hostile/qcow-san: $(call objs,san,tools) $(BUILD)/libcommon-san.a
 	@mkdir -p $(@D)
@@ -108,6 +116,34 @@ $(BUILD)/tests/hostile/qcow-san: $(call objs,san,tools) $(BUILD)/libcommon-san.a
 
 .PHONY: hostile
 hostile: tools $(HOSTILE)
+
+# ---- fuzzing (clang) -----------------------------------------------------------
+FUZZ_SECONDS ?= 60
+FUZZ_FLAGS   := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
+FUZZ_TARGETS := $(patsubst tests/fuzz/%.c,$(BUILD)/fuzz/%,$(filter-out tests/fuzz/memio.c,$(FUZZ_SRC)))
+FUZZ_OBJS     = $(foreach r,$(ROOMS),$(call objs,fuzz/obj,$(r))) \
+	      $(filter-out %/main.o,$(call objs,fuzz/obj,daemon)) $(BUILD)/fuzz/memio.o
+
+$(BUILD)/fuzz/obj/%.o: userspace/%.c
+	@mkdir -p $(@D)
+	clang -std=c11 $(FUZZ_FLAGS) -fsanitize=fuzzer-no-link $(CPPFLAGS) $(PKG_CFLAGS) -c -o $@ $<
+
+$(BUILD)/fuzz/%.o: tests/fuzz/%.c
+	@mkdir -p $(@D)
+	clang -std=c11 $(FUZZ_FLAGS) -fsanitize=fuzzer-no-link $(CPPFLAGS) $(PKG_CFLAGS) -c -o $@ $<
+
+$(BUILD)/fuzz/libcommon.a: $(FUZZ_OBJS)
+	@rm -f $@
+	$(AR) rcs $@ $^
+
+$(FUZZ_TARGETS): $(BUILD)/fuzz/%: $(BUILD)/fuzz/%.o tests/fuzz/main.c $(BUILD)/fuzz/libcommon.a
+	clang -std=c11 $(FUZZ_FLAGS) -fsanitize=fuzzer $(CPPFLAGS) -DFUZZ_ONE=fuzz_$* -o $@ $(filter-out %.h,$^) $(PKG_LIBS)
+
+.PHONY: fuzz-targets
+fuzz-targets: $(FUZZ_TARGETS)
+
+fuzz: fuzz-targets
+	BUILD=$(BUILD) tests/fuzz/run --seconds $(FUZZ_SECONDS)
 
 # ---- checks ------------------------------------------------------------------
 .PHONY: deps check check-unit check-vm check-debug check-full lint fuzz bench demo

@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include "fuzz.h"
+
+#include <string.h>
+
+static int mem_pread(struct qcow_io *io, void *buf, size_t len, uint64_t off)
+{
+	const struct memio *m = (const struct memio *)io;
+	size_t have = off < m->size ? m->size - (size_t)off : 0;
+
+	if (have > len)
+		have = len;
+	if (have)
+		memcpy(buf, m->bytes + off, have);
+	memset((uint8_t *)buf + have, 0, len - have);
+	return 0;
+}
+
+static int mem_size(struct qcow_io *io, uint64_t *size)
+{
+	*size = ((const struct memio *)io)->size;
+	return 0;
+}
+
+static const struct qcow_io_ops ops = { .pread = mem_pread, .size = mem_size };
+
+void memio_init(struct memio *m, const uint8_t *bytes, size_t size)
+{
+	*m = (struct memio){
+		.io = { .ops = &ops, .align = 1, .mem_align = 1 },
+		.bytes = bytes,
+		.size = size,
+	};
+}
