@@ -203,6 +203,32 @@ static void test_deep(void **state)
 	end(&rig);
 }
 
+/* The mapped device has one sector size; what lies between sectors of the strictest layer is FETCH.
+ */
+static void test_strictest_layer(void **state)
+{
+	static struct rig rig;
+	uint64_t base;
+
+	(void)state;
+	begin(&rig);
+	memimg_init(&rig.img[0], 3, 12, DISK);
+	memimg_backing(&rig.img[0], "base", "qcow2");
+	rig.img[0].io.align = 4096;
+	memimg_init(&rig.img[1], 3, 9, 1 << 20);
+	memimg_data(&rig.img[1], 100, 1); /* makes the L2 table */
+	base = memimg_alloc(&rig.img[1], 9);
+	base += 4096 - base % 4096 + 512;
+	for (uint32_t i = 0; i < 8; i++)
+		memimg_map(&rig.img[1], i, base + i * 512);
+	add(&rig, 0);
+	add(&rig, 1);
+	seal(&rig);
+	resolve(&rig, 0, 4096);
+	expect(&rig, 0, QCOW_RUN_FETCH, 4096, 0);
+	end(&rig);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -214,6 +240,7 @@ int main(void)
 		cmocka_unit_test(test_encrypted),
 		cmocka_unit_test(test_too_many_layers),
 		cmocka_unit_test(test_deep),
+		cmocka_unit_test(test_strictest_layer),
 	};
 
 	return cmocka_run_group_tests_name("layers", tests, NULL, NULL);

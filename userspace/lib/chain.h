@@ -101,7 +101,7 @@ struct qcow_run {
 	enum qcow_run_type type;
 	bool writable;	   /* DATA only: the guest may overwrite in place */
 	uint32_t layer;	   /* DATA only */
-	uint64_t host_off; /* DATA only; multiple of 512 and of the layer's io->align */
+	uint64_t host_off; /* DATA only; multiple of 512 and of each layer's io->align */
 };
 
 /*
@@ -113,7 +113,7 @@ struct qcow_run {
  *
  * A block is FETCH if it is compressed, pieced together from more than one
  * place, straddles the end of a layer, lies past the end of a block-device
- * layer or past 2^56, is not aligned for direct I/O on its layer, or has a broken
+ * layer or past 2^56, is not aligned for direct I/O on all layers, or has a broken
  * table entry: then the read of that block, and of no other, gives -EIO with the
  * reason. A table that cannot be read for I/O reasons fails the whole call.
  * Everything beyond the end of a backing layer is ZERO.

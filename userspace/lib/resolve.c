@@ -12,6 +12,8 @@
 
 /* The kernel's map holds host offsets below this. */
 #define HOST_OFF_LIMIT (1ull << 56)
+/* No block device has larger ones. */
+#define MAX_SECTOR 4096
 
 struct resolve {
 	struct qcow_chain *c;
@@ -44,15 +46,18 @@ static bool append(struct resolve *v, const struct qcow_run *run)
 
 /*
  * How many of the run's bytes, in whole blocks, the kernel can read at host_off.
- * A regular file may be read past its end, a block device may not.
+ * A regular file may be read past its end, a block device may not. The alignment
+ * is that of the strictest layer: the mapped device has one sector size, and any
+ * sector of it may be asked for.
  */
 static uint64_t direct_len(const struct resolve *v, const struct qcow_run *run)
 {
 	const struct chain_layer *l = &v->c->layers[run->layer];
 	uint64_t limit = l->io->fixed_end && l->end < HOST_OFF_LIMIT ? l->end : HOST_OFF_LIMIT;
+	uint64_t align = v->c->max_align > 512 ? v->c->max_align : 512;
 
-	/* A block smaller than the alignment could not be read alone. */
-	if ((run->host_off | v->block) & ((uint64_t)l->io->align - 1) || run->host_off & 511)
+	/* A block smaller than a sector could not be read alone. */
+	if ((run->host_off | v->block) & (align - 1) || align > MAX_SECTOR)
 		return 0;
 	if (run->host_off >= limit)
 		return 0;
