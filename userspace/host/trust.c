@@ -188,7 +188,7 @@ static int open_named(const struct host_policy *p, const struct host_request *re
 {
 	const char *base = host_base_name(req->path);
 	char dir[PATH_MAX];
-	int dir_fd, r;
+	int dir_fd = -1, r;
 
 	if (p->no_backing)
 		return qcow_fail(err, EACCES, QCOW_NO_OFF,
