@@ -264,11 +264,12 @@ static void resolve_ours(struct host_chain *hc)
 	qcow_scratch_destroy(s);
 }
 
+/* CPU time: a busy machine must not fail the test. */
 static double now(void)
 {
 	struct timespec ts;
 
-	clock_gettime(CLOCK_MONOTONIC, &ts);
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &ts);
 	return (double)ts.tv_sec + (double)ts.tv_nsec / 1e9;
 }
 
