@@ -75,6 +75,14 @@ static void bad_shift(void)
 	(void)v;
 }
 
+/* Newer kernels preempt a loop in the kernel, unless it holds a spinlock. */
+static void lock_up(void)
+{
+	spin_lock(&spin);
+	for (;;)
+		cpu_relax();
+}
+
 static int blocked(void *unused)
 {
 	set_current_state(TASK_UNINTERRUPTIBLE);
@@ -105,8 +113,7 @@ static int __init complain_init(void)
 	else if (!strcmp(what, "hang"))
 		kthread_run(blocked, NULL, "complain");
 	else if (!strcmp(what, "lockup"))
-		for (;;)
-			cpu_relax();
+		lock_up();
 	return 0;
 }
 
