@@ -62,10 +62,16 @@ same_bytes() {
 	cmp "$1" "$2" || fail "$1 differs from $2"
 }
 
-workers() {
-	pgrep -f '^@?[^ ]*qcowd --worker'
+# Zombies hold nothing any more.
+helpers() {
+	pgrep -r D,R,S,T -x qcowd || true
 }
 
+workers() {
+	pgrep -r D,R,S,T -f '^@?[^ ]*qcowd --worker' || true
+}
+
+# With --respawn also the loop that restarts it.
 supervisors() {
-	pgrep -x qcowd | grep -vxF "$(workers)"
+	helpers | grep -vxF "$(workers)" || true
 }
