@@ -13,5 +13,6 @@ int cmd_status(int argc, char **argv);
 int cmd_table(int argc, char **argv);
 int cmd_info(int argc, char **argv);
 int cmd_map(int argc, char **argv);
+int cmd_check(int argc, char **argv);
 
 #endif

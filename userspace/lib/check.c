@@ -1,0 +1,280 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include "lib/check.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "lib/be.h"
+#include "lib/check-priv.h"
+#include "lib/refcount.h"
+
+#define WINDOW	    (1ull << 28)
+#define CACHE_BYTES (8u << 20)
+
+void found(struct check *c, uint64_t *counter, const char *fmt, ...)
+{
+	char text[300];
+	va_list ap;
+
+	if (c->quiet)
+		return;
+	++*counter;
+	if (!c->params->report || c->silent)
+		return;
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	c->params->report(c->params->arg, text);
+}
+
+/* ---- recorded refcounts ------------------------------------------------------------ */
+
+static int load_entry(struct check *c, uint64_t i, uint64_t entry)
+{
+	uint64_t off = entry & ~511ull;
+
+	if (entry & 511) {
+		found(c, &c->result->corruptions,
+		      "ERROR refcount table entry %" PRIu64 " has reserved bits set", i);
+		c->rebuild = true;
+	}
+	if (off & (qcow_cluster_size(&c->h) - 1) || off >= c->file_size) {
+		found(c, &c->result->corruptions,
+		      "ERROR refcount block %" PRIu64 " at %#" PRIx64 " is not in the file", i,
+		      off);
+		c->rebuild = true;
+		off = 0;
+	}
+	c->reftable[i] = off;
+	return 0;
+}
+
+static int load_reftable(struct check *c)
+{
+	uint64_t i;
+	int r;
+
+	r = qcow_io_pread(c->io, c->reftable, c->nr_reftable * 8, c->h.reftable_off, c->err);
+	for (i = 0; i < c->nr_reftable && !r; i++)
+		r = load_entry(c, i, qcow_be64(&c->reftable[i]));
+	return r;
+}
+
+int recorded(struct check *c, uint64_t cluster, uint64_t *value)
+{
+	uint64_t block = cluster >> c->refblock_bits, bits;
+	uint8_t raw[8];
+	int r;
+
+	*value = 0;
+	if (block >= c->nr_reftable || !c->reftable[block])
+		return 0;
+	bits = (cluster & ((1ull << c->refblock_bits) - 1)) << c->h.refcount_order;
+	r = qcow_mcache_read(c->cache, 0, c->io, c->reftable[block] + bits / 8, raw,
+			     c->h.refcount_order > 3 ? 1u << (c->h.refcount_order - 3) : 1, c->page,
+			     c->err);
+	if (!r)
+		*value = qcow_ref_decode(raw, c->h.refcount_order,
+					 (bits & 7) >> c->h.refcount_order);
+	return r;
+}
+
+static int correct(struct check *c, uint64_t cluster, uint64_t have, uint64_t want)
+{
+	uint64_t block = cluster >> c->refblock_bits;
+
+	if (c->fix == QCOW_REPAIR_NONE || (c->fix == QCOW_REPAIR_LEAKS && have < want))
+		return 0;
+	if (block >= c->nr_reftable || !c->reftable[block] ||
+	    want > qcow_ref_max(c->h.refcount_order)) {
+		c->rebuild = true;
+		return 0;
+	}
+	return fix_refcount(c, cluster, want);
+}
+
+static int compare_one(struct check *c, uint64_t cluster)
+{
+	uint64_t have, want = refs_get(&c->refs, cluster);
+	int r = recorded(c, cluster, &have);
+
+	if (r < 0)
+		return r;
+	if (have || want)
+		c->result->image_end = (cluster + 1) << c->h.cluster_bits;
+	if (have == want)
+		return 0;
+	if (have < want)
+		found(c, &c->result->corruptions,
+		      "ERROR cluster %" PRIu64 " refcount=%" PRIu64 " reference=%" PRIu64, cluster,
+		      have, want);
+	else
+		found(c, &c->result->leaks,
+		      "Leaked cluster %" PRIu64 " refcount=%" PRIu64 " reference=%" PRIu64, cluster,
+		      have, want);
+	return correct(c, cluster, have, want);
+}
+
+/* Up to the end of the file, like QEMU. */
+static int compare_window(struct check *c)
+{
+	uint64_t i, end = c->refs.first + c->refs.nr;
+	bool quiet = c->quiet;
+	int r = 0;
+
+	c->quiet = false;
+	if (end > c->file_clusters)
+		end = c->file_clusters;
+	for (i = c->refs.first; i < end && !r; i++)
+		r = compare_one(c, i);
+	c->quiet = quiet;
+	return r;
+}
+
+/* ---- scans ------------------------------------------------------------------------- */
+
+static int flush(struct check *c)
+{
+	return qcow_io_flush(c->io, c->err);
+}
+
+static int rebuild(struct check *c)
+{
+	int r;
+
+	if (c->refs.first || c->file_clusters > c->refs.nr)
+		return qcow_fail(c->err, EFBIG, QCOW_NO_OFF,
+				 "the refcounts of an image this big cannot be rebuilt");
+	r = fix_rebuild(c);
+	return r < 0 ? r : load_reftable(c);
+}
+
+/* One look at everything; with c->fix the second one, which changes what the first found. */
+static int scan(struct check *c)
+{
+	uint64_t first;
+	int r;
+
+	c->rebuild = c->quiet = false;
+	c->steps = 0;
+	*c->result = (struct qcow_check_result){ .total = (c->h.size >> c->h.cluster_bits) +
+							  !!(c->h.size &
+							     (qcow_cluster_size(&c->h) - 1)) };
+	r = load_reftable(c);
+	for (first = 0; first < c->file_clusters && !r; first += c->refs.nr) {
+		refs_begin(&c->refs, first);
+		r = walk_all(c);
+		c->quiet = true;
+		if (!r)
+			r = compare_window(c);
+	}
+	c->quiet = false;
+	if (!r && c->rebuild && c->fix == QCOW_REPAIR_ALL)
+		r = rebuild(c);
+	if (!r && c->fix)
+		r = flush(c);
+	if (!r)
+		r = walk_copied(c);
+	if (!r && c->fix)
+		r = flush(c);
+	return r;
+}
+
+static int repair(struct check *c)
+{
+	struct qcow_check_result before = *c->result;
+	bool marked = c->h.incompatible & (QCOW_INCOMPAT_DIRTY | QCOW_INCOMPAT_CORRUPT);
+	int r;
+
+	if (!before.leaks && !before.corruptions && !marked)
+		return 0;
+	c->fix = c->params->repair;
+	c->silent = true;
+	r = scan(c);
+	c->fix = QCOW_REPAIR_NONE;
+	if (!r)
+		r = scan(c);
+	if (r < 0)
+		return r;
+	if (c->result->corruptions < before.corruptions)
+		c->result->corruptions_fixed = before.corruptions - c->result->corruptions;
+	if (c->result->leaks < before.leaks)
+		c->result->leaks_fixed = before.leaks - c->result->leaks;
+	if (marked && !c->result->corruptions && c->params->repair == QCOW_REPAIR_ALL)
+		r = fix_header(c);
+	return r;
+}
+
+/* ---- set-up ------------------------------------------------------------------------ */
+
+static int alloc_check(struct check *c)
+{
+	uint64_t window = c->params->window ? c->params->window : WINDOW;
+	size_t cluster = qcow_cluster_size(&c->h), page = QCOW_MCACHE_PAGE;
+
+	if (window > c->file_clusters)
+		window = c->file_clusters ? c->file_clusters : 1;
+	if (refs_init(&c->refs, window) < 0)
+		return -ENOMEM;
+	c->reftable = calloc(QCOW_MAX_REFTABLE / 8, 8);
+	c->cache = qcow_mcache_create(CACHE_BYTES);
+	c->page = aligned_alloc(page, page);
+	c->table = aligned_alloc(page, cluster < page ? page : cluster);
+	if (c->params->data) {
+		c->comp = aligned_alloc(page, 2 * (cluster < page ? page : cluster));
+		c->plain = aligned_alloc(page, cluster < page ? page : cluster);
+		c->codec = qcow_codec_create();
+		if (!c->comp || !c->plain || !c->codec)
+			return -ENOMEM;
+	}
+	return c->reftable && c->cache && c->page && c->table ? 0 : -ENOMEM;
+}
+
+static void free_check(struct check *c)
+{
+	refs_exit(&c->refs);
+	qcow_mcache_destroy(c->cache);
+	qcow_codec_destroy(c->codec);
+	free(c->reftable);
+	free(c->page);
+	free(c->table);
+	free(c->comp);
+	free(c->plain);
+}
+
+static int start(struct check *c)
+{
+	int r = qcow_header_read(c->io, &c->h, c->err);
+
+	if (!r)
+		r = qcow_io_size(c->io, &c->file_size, c->err);
+	if (r < 0)
+		return r;
+	c->file_clusters = (c->file_size + qcow_cluster_size(&c->h) - 1) >> c->h.cluster_bits;
+	c->nr_reftable = ((uint64_t)c->h.reftable_clusters << c->h.cluster_bits) / 8;
+	c->refblock_bits = c->h.cluster_bits + 3 - c->h.refcount_order;
+	c->nr_steps = 2ull * c->h.l1_size;
+	if (alloc_check(c) < 0)
+		return qcow_fail(c->err, ENOMEM, QCOW_NO_OFF, "no memory to check the image");
+	return 0;
+}
+
+int qcow_check(struct qcow_io *io, const struct qcow_check_params *params,
+	       struct qcow_check_result *result, struct qcow_error *err)
+{
+	struct check c = { .io = io, .params = params, .result = result, .err = err };
+	int r;
+
+	*result = (struct qcow_check_result){ 0 };
+	r = start(&c);
+	if (!r)
+		r = scan(&c);
+	if (!r && params->repair)
+		r = repair(&c);
+	free_check(&c);
+	return r;
+}

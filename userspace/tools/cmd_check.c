@@ -1,0 +1,247 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* qcow check IMAGE: damage and leaks, in the words, fields and exit codes of qemu-img check. */
+#include <errno.h>
+#include <getopt.h>
+#include <inttypes.h>
+#include <json.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "lib/check.h"
+#include "tools/cmd.h"
+#include "tools/imagefile.h"
+
+static const char usage_text[] =
+	"Usage: qcow check IMAGE [-r leaks|all] [--data] [--json] [OPTION]...\n"
+	"Looks for damaged tables and leaked clusters. Needs no backing file.\n"
+	"\n"
+	"  -r, --repair leaks|all   give leaked clusters back; or repair refcounts too\n"
+	"  --data                   decompress every compressed cluster\n"
+	"  --json                   the fields of qemu-img check\n"
+	"  --output human|json      the same choice, spelled as for qemu-img\n"
+	"  -q, --quiet              only the exit status\n"
+	"  -p, --progress           show how far it is\n"
+	"  -U, --force-share        even while a writer has the image open\n"
+	"\n"
+	"Exit status, after a repair: 0 sound, 1 could not check, 2 damaged, 3 only leaks,\n"
+	"63 not a format that can be checked.\n";
+
+enum {
+	EXIT_SOUND = 0,
+	EXIT_FAILED = 1,
+	EXIT_CORRUPT = 2,
+	EXIT_LEAKS = 3,
+	EXIT_UNSUPPORTED = 63,
+	OPT_DATA = 256,
+	OPT_JSON,
+	OPT_OUTPUT,
+	OPT_HELP,
+};
+
+static const struct option options[] = {
+	{ "repair", required_argument, NULL, 'r' },
+	{ "data", no_argument, NULL, OPT_DATA },
+	{ "json", no_argument, NULL, OPT_JSON },
+	{ "output", required_argument, NULL, OPT_OUTPUT },
+	{ "format", required_argument, NULL, 'f' },
+	{ "quiet", no_argument, NULL, 'q' },
+	{ "progress", no_argument, NULL, 'p' },
+	{ "force-share", no_argument, NULL, 'U' },
+	{ "help", no_argument, NULL, OPT_HELP },
+	{ NULL, 0, NULL, 0 },
+};
+
+struct request {
+	const char *path;
+	enum qcow_repair repair;
+	bool data, json, quiet, progress, share, raw;
+};
+
+static int wrong(const char *what, const char *arg)
+{
+	fprintf(stderr, "qcow: %s, not '%s'\n", what, arg);
+	return -EINVAL;
+}
+
+static int parse_repair(struct request *q, const char *arg)
+{
+	if (!strcmp(arg, "leaks"))
+		q->repair = QCOW_REPAIR_LEAKS;
+	else if (!strcmp(arg, "all"))
+		q->repair = QCOW_REPAIR_ALL;
+	else
+		return wrong("--repair is leaks or all", arg);
+	return 0;
+}
+
+static int parse_output(struct request *q, const char *arg)
+{
+	q->json = !strcmp(arg, "json");
+	return q->json || !strcmp(arg, "human") ? 0 : wrong("--output is human or json", arg);
+}
+
+static int parse_one(struct request *q, int opt)
+{
+	switch (opt) {
+	case 'r':
+		return parse_repair(q, optarg);
+	case OPT_DATA:
+		q->data = true;
+		return 0;
+	case OPT_JSON:
+		q->json = true;
+		return 0;
+	case OPT_OUTPUT:
+		return parse_output(q, optarg);
+	case 'f':
+		q->raw = strcmp(optarg, "qcow2") != 0;
+		return 0;
+	case 'q':
+		q->quiet = true;
+		return 0;
+	case 'p':
+		q->progress = true;
+		return 0;
+	case 'U':
+		q->share = true;
+		return 0;
+	}
+	return -EINVAL;
+}
+
+static void report(void *arg, const char *text)
+{
+	const struct request *q = arg;
+
+	if (!q->quiet)
+		fprintf(q->json ? stderr : stdout, "%s\n", text);
+}
+
+static void progress(void *arg, uint64_t done, uint64_t total)
+{
+	const struct request *q = arg;
+
+	if (q->progress && !q->quiet && isatty(STDERR_FILENO))
+		fprintf(stderr, "\r    (%.1f/100%%)",
+			total && done < total ? 100.0 * (double)done / (double)total : 100.0);
+}
+
+static void add(json_object *o, const char *key, uint64_t value, bool always)
+{
+	if (value || always)
+		json_object_object_add(o, key, json_object_new_uint64(value));
+}
+
+static void print_json(const struct request *q, const struct qcow_check_result *r)
+{
+	json_object *o = json_object_new_object();
+
+	add(o, "image-end-offset", r->image_end, false);
+	add(o, "total-clusters", r->total, false);
+	add(o, "check-errors", r->check_errors, true);
+	add(o, "corruptions", r->corruptions, false);
+	add(o, "leaks", r->leaks, false);
+	add(o, "corruptions-fixed", r->corruptions_fixed, false);
+	add(o, "leaks-fixed", r->leaks_fixed, false);
+	add(o, "allocated-clusters", r->allocated, false);
+	add(o, "fragmented-clusters", r->fragmented, false);
+	add(o, "compressed-clusters", r->compressed, false);
+	json_object_object_add(o, "filename", json_object_new_string(q->path));
+	json_object_object_add(o, "format", json_object_new_string("qcow2"));
+	puts(json_object_to_json_string_ext(o, JSON_C_TO_STRING_PRETTY |
+						       JSON_C_TO_STRING_NOSLASHESCAPE));
+	json_object_put(o);
+}
+
+static void print_shares(const struct qcow_check_result *r)
+{
+	double all = r->allocated ? (double)r->allocated : 1;
+
+	if (!r->total)
+		return;
+	printf("%" PRIu64 "/%" PRIu64 " = %.2f%% allocated, %.2f%% fragmented, "
+	       "%.2f%% compressed clusters\n",
+	       r->allocated, r->total, 100.0 * (double)r->allocated / (double)r->total,
+	       100.0 * (double)r->fragmented / all, 100.0 * (double)r->compressed / all);
+}
+
+static void print_human(const struct qcow_check_result *r)
+{
+	if (r->corruptions_fixed || r->leaks_fixed)
+		printf("Repaired: %" PRIu64 " leaked clusters, %" PRIu64 " corruptions.\n",
+		       r->leaks_fixed, r->corruptions_fixed);
+	if (r->corruptions)
+		printf("\n%" PRIu64 " errors were found on the image.\n"
+		       "Data may be corrupted, or further writes to the image may corrupt it.\n",
+		       r->corruptions);
+	if (r->leaks)
+		printf("\n%" PRIu64 " leaked clusters were found on the image.\n"
+		       "This means waste of disk space, but no harm to data.\n",
+		       r->leaks);
+	if (!r->corruptions && !r->leaks)
+		puts("No errors were found on the image.");
+	print_shares(r);
+	if (r->image_end)
+		printf("Image end offset: %" PRIu64 "\n", r->image_end);
+}
+
+static int judge(const struct qcow_check_result *r)
+{
+	if (r->check_errors)
+		return EXIT_FAILED;
+	if (r->corruptions)
+		return EXIT_CORRUPT;
+	return r->leaks ? EXIT_LEAKS : EXIT_SOUND;
+}
+
+static int check(struct request *q)
+{
+	struct qcow_check_params params = { .repair = q->repair,
+					    .data = q->data,
+					    .report = report,
+					    .progress = progress,
+					    .arg = q };
+	struct qcow_check_result result;
+	struct qcow_error err = { 0 };
+	struct image_file f = { 0 };
+	int r = image_file_open(&f, q->path, q->repair != QCOW_REPAIR_NONE, q->share, &err);
+
+	if (!r)
+		r = qcow_check(f.io, &params, &result, &err);
+	image_file_close(&f);
+	if (r < 0) {
+		fprintf(stderr, "qcow: %s: %s\n", q->path, err.text);
+		return EXIT_FAILED;
+	}
+	if (q->json)
+		print_json(q, &result);
+	else if (!q->quiet)
+		print_human(&result);
+	return judge(&result);
+}
+
+int cmd_check(int argc, char **argv)
+{
+	struct request q = { 0 };
+	int opt;
+
+	while ((opt = getopt_long(argc, argv, "r:f:qpU", options, NULL)) != -1) {
+		if (opt == OPT_HELP) {
+			fputs(usage_text, stdout);
+			return EXIT_SOUND;
+		}
+		if (parse_one(&q, opt))
+			return EXIT_FAILED;
+	}
+	if (argc - optind != 1) {
+		fputs(usage_text, stderr);
+		return EXIT_FAILED;
+	}
+	if (q.raw) {
+		fputs("qcow: only qcow2 images can be checked\n", stderr);
+		return EXIT_UNSUPPORTED;
+	}
+	q.path = argv[optind];
+	return check(&q);
+}

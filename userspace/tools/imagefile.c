@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include "tools/imagefile.h"
+
+#include <unistd.h>
+
+#include "host/direct.h"
+#include "host/trust.h"
+
+static int open_fd(int *fd, const char *path, bool write, bool share, struct qcow_error *err)
+{
+	struct host_options none = { 0 };
+	struct host_policy policy;
+	struct host_request req = {
+		.role = HOST_ROLE_IMAGE,
+		.path = path,
+		.write = write,
+		.buffered_ok = true,
+		.lock = write	? HOST_LOCK_WRITER
+			: share ? HOST_LOCK_NONE
+				: HOST_LOCK_BASE,
+	};
+	int r = host_policy_init(&policy, path, &none, HOST_CONF_PATH, 0, err);
+
+	if (r < 0)
+		return r;
+	r = host_open_layer(&policy, &req, fd, err);
+	host_policy_exit(&policy);
+	return r;
+}
+
+int image_file_open(struct image_file *f, const char *path, bool write, bool share,
+		    struct qcow_error *err)
+{
+	int r = open_fd(&f->fd, path, write, share, err);
+
+	f->io = NULL;
+	if (r < 0)
+		return r;
+	r = host_io_create(&f->io, f->fd, err);
+	if (r < 0)
+		close(f->fd);
+	return r;
+}
+
+void image_file_close(struct image_file *f)
+{
+	if (!f->io)
+		return;
+	qcow_io_destroy(f->io);
+	close(f->fd);
+	f->io = NULL;
+}
