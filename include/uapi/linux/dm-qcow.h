@@ -31,7 +31,9 @@
  *   ESTALE  the sender is not the target's worker (another attached since)
  *   ENOENT  no such target, or no upcall with that cookie: it timed out or was
  *           answered already. Harmless.
- *   EPROTO  a required attribute is missing or has the wrong size
+ *   EPROTO  a required attribute is missing or has the wrong size. (Generic netlink
+ *           itself says EINVAL or ERANGE to some wrong sizes and to attributes it does
+ *           not know.) The upcall stays unanswered
  *   EINVAL  the content breaks a rule given below. The upcall fails with EIO,
  *           so that a confused helper cannot make anybody wait
  *   EFAULT  FETCH: ADDR cannot be read. The upcall fails with EIO

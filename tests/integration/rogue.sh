@@ -1,0 +1,49 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: GPL-2.0-only
+# A helper that lies: forged and malformed answers, bad descriptors, bad addresses, strangers, random bytes. The kernel
+# says the errno of the contract, ends the read with EIO, and goes on; the device can be removed.
+# vm: --disk 64M
+# kernels: 6.12 debug
+# timeout: 240
+# shellcheck source=tests/lib.sh
+. "$(dirname "$0")/../lib.sh"
+# shellcheck source=tests/devices.sh
+. "$TESTS/devices.sh"
+requires mke2fs mkswap
+
+# Whoever would start the true helper again must not: in the VM a shell loop, elsewhere systemd.
+take_helper_away() {
+	local pid parent
+	if [ -d /run/systemd/system ]; then
+		systemctl stop qcowd
+		cleanup systemctl start qcowd
+		return
+	fi
+	for pid in $(supervisors); do
+		parent=$(ps -o ppid= -p "$pid" | tr -d ' ')
+		kill -STOP "$parent"
+		cleanup kill -CONT "$parent"
+		kill -KILL "$pid"
+	done
+}
+
+no_helper() {
+	[ -z "$(pgrep -x -r RSDT qcowd)" ] # its parent, stopped, does not bury it
+}
+
+# After a failure: its worker is gone, so nobody waits for an answer.
+drop_rogue() {
+	umount "$SCRATCH/mnt" 2>/dev/null
+	dmsetup remove --force rogue 2>/dev/null
+}
+
+SEED=${SEED:-$RANDOM}
+use_disk disk1 1 64M
+take_helper_away
+eventually 10 no_helper
+cleanup drop_rogue
+# shellcheck disable=SC2154 # use_disk sets disk1
+rogue "$SCRATCH" "$disk1" "$SEED" || fail "see above (SEED=$SEED)"
+[ ! -b /dev/mapper/rogue ] || fail "the device is still there"
+rmmod dm-qcow || fail "the module is in use: something was not given back"
+modprobe dm-qcow
