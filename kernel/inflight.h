@@ -33,22 +33,17 @@ long qcow_inflight_count(struct qcow_inflight *f);
  * qcow_inflight_enter() - a bio is about to look the map up
  * @f: the target's epochs
  *
- * Context: any that may run ->map; does not sleep.
+ * Context: an RCU read section, which goes on until the lookup is done; the fence's
+ * synchronize_rcu() waits for it, so whoever read the old index has counted itself
+ * before the fence starts to sum. Does not sleep.
  * Return: the epoch, for qcow_inflight_leave().
  */
 static inline unsigned int qcow_inflight_enter(struct qcow_inflight *f)
 {
-	unsigned int idx;
-
-	/*
-	 * The fence's synchronize_rcu() waits for this section: whoever read the
-	 * old index has counted itself before the fence starts to sum.
-	 */
-	rcu_read_lock();
 	/* Pairs with smp_store_release() in fence: new epoch, new map. */
-	idx = smp_load_acquire(&f->idx);
+	unsigned int idx = smp_load_acquire(&f->idx);
+
 	this_cpu_inc(f->cpu->nr[idx]);
-	rcu_read_unlock();
 	return idx;
 }
 

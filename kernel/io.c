@@ -92,10 +92,14 @@ int qcow_disk_map(struct qcow_disk *disk, struct bio *bio)
 	struct qcow_io *io = dm_per_bio_data(bio, sizeof(*io));
 	unsigned int nr_sectors = bio_sectors(bio);
 	struct qcow_extent x;
+	bool found;
 
 	this_cpu_inc(disk->stats->reads);
+	rcu_read_lock();
 	io->epoch = qcow_inflight_enter(&disk->inflight);
-	if (unlikely(!qcow_map_lookup(&disk->map, bio->bi_iter.bi_sector, nr_sectors, &x)))
+	found = qcow_map_lookup(&disk->map, bio->bi_iter.bi_sector, nr_sectors, &x);
+	rcu_read_unlock();
+	if (unlikely(!found))
 		return miss(disk, bio);
 	if (x.nr_sectors < nr_sectors)
 		dm_accept_partial_bio(bio, x.nr_sectors);
@@ -106,11 +110,16 @@ static bool look_up(struct qcow_disk *disk, struct bio *bio, const struct qcow_m
 		    struct qcow_extent *x)
 {
 	sector_t sector = bio->bi_iter.bi_sector;
+	bool found = true;
 
-	if (!page)
-		return qcow_map_lookup(&disk->map, sector, bio_sectors(bio), x);
-	qcow_map_page_lookup(&disk->map, page, sector, bio_sectors(bio), x);
-	return true;
+	if (page) {
+		qcow_map_page_lookup(&disk->map, page, sector, bio_sectors(bio), x);
+	} else {
+		rcu_read_lock();
+		found = qcow_map_lookup(&disk->map, sector, bio_sectors(bio), x);
+		rcu_read_unlock();
+	}
+	return found;
 }
 
 /*

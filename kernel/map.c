@@ -248,6 +248,23 @@ void qcow_map_page_lookup(struct qcow_map *map, const struct qcow_map_page *page
 	finish(map, x, e, sector, nr_sectors, nr);
 }
 
+/* @nr blocks of the first page continue as @e says: and those of the next pages? */
+static u64 go_on(struct qcow_map *map, u64 e, u64 block, u64 nr, u64 blocks)
+{
+	void *slot;
+	u64 n;
+
+	while (nr < blocks && (block + nr) % DM_QCOW_PAGE_BLOCKS == 0 &&
+	       FIELD_GET(ENTRY_TYPE, e) != DM_QCOW_RUN_FETCH) {
+		slot = xa_load(&map->pages, (block + nr) / DM_QCOW_PAGE_BLOCKS);
+		n = slot ? count_ahead(map, slot, 0, entry_ahead(map, e, nr), blocks - nr) : 0;
+		if (!n)
+			break;
+		nr += n;
+	}
+	return nr;
+}
+
 /**
  * qcow_map_lookup() - where are these sectors?
  * @map: the map
@@ -257,8 +274,8 @@ void qcow_map_page_lookup(struct qcow_map *map, const struct qcow_map_page *page
  *
  * Goes on over page boundaries, so that large I/O stays large.
  *
- * Context: any; does not sleep. The answer holds until the caller's in-flight
- * epoch is fenced.
+ * Context: an RCU read section. The answer holds until the caller's in-flight epoch
+ * is fenced.
  * Return: false if the first sector's page is not loaded.
  */
 bool qcow_map_lookup(struct qcow_map *map, sector_t sector, unsigned int nr_sectors,
@@ -266,27 +283,20 @@ bool qcow_map_lookup(struct qcow_map *map, sector_t sector, unsigned int nr_sect
 {
 	u64 block = sector >> map->block_shift;
 	u64 blocks = blocks_touched(map, sector, nr_sectors);
-	u64 nr, n, e;
-	void *slot;
+	XA_STATE(xas, &map->pages, block / DM_QCOW_PAGE_BLOCKS);
+	void *slot = xas_load(&xas);
+	u64 nr, e;
 
-	rcu_read_lock();
-	slot = xa_load(&map->pages, block / DM_QCOW_PAGE_BLOCKS);
-	if (unlikely(!slot)) {
-		rcu_read_unlock();
+	/* A node on its way out: take the long way round. */
+	if (unlikely(xas_retry(&xas, slot)))
+		slot = xa_load(&map->pages, block / DM_QCOW_PAGE_BLOCKS);
+	if (unlikely(!slot))
 		return false;
-	}
 	if (!xa_is_value(slot) && !READ_ONCE(((struct qcow_map_page *)slot)->used))
 		WRITE_ONCE(((struct qcow_map_page *)slot)->used, true);
 	e = first_part(map, slot, block, blocks, &nr);
-	while (unlikely(nr < blocks && (block + nr) % DM_QCOW_PAGE_BLOCKS == 0 &&
-			FIELD_GET(ENTRY_TYPE, e) != DM_QCOW_RUN_FETCH)) {
-		slot = xa_load(&map->pages, (block + nr) / DM_QCOW_PAGE_BLOCKS);
-		n = slot ? count_ahead(map, slot, 0, entry_ahead(map, e, nr), blocks - nr) : 0;
-		if (!n)
-			break;
-		nr += n;
-	}
-	rcu_read_unlock();
+	if (unlikely(nr < blocks))
+		nr = go_on(map, e, block, nr, blocks);
 	finish(map, x, e, sector, nr_sectors, nr);
 	return true;
 }

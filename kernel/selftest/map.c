@@ -110,8 +110,12 @@ static bool __init random_lookup(struct map_test *t)
 	u32 sector = below(t, all);
 	u32 nr = 1 + below(t, min(all - sector, 8000U));
 	struct qcow_extent x;
+	bool found;
 
-	if (!qcow_map_lookup(&t->map, sector, nr, &x))
+	rcu_read_lock();
+	found = qcow_map_lookup(&t->map, sector, nr, &x);
+	rcu_read_unlock();
+	if (!found)
 		return load_page(t, qcow_map_page_of(&t->map, sector));
 	return check_extent(t, sector, nr, &x);
 }
