@@ -30,7 +30,8 @@ static void use_after_free(void)
 		(void)p[8];
 }
 
-/* A leak kmemleak can be sure of: no pointer to it in a register or on a stack that is still in use. */
+/* A leak kmemleak can be sure of: no pointer to it in a register or on a stack that is still in
+ * use. */
 static noinline void leak(void)
 {
 	int i;
