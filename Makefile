@@ -93,7 +93,7 @@ $(BUILD)/tests/integration/%: tests/integration/%.c
 
 .PHONY: unit guest-programs
 unit: $(UNIT)
-guest-programs: $(GUEST)
+guest-programs: $(GUEST) hostile
 
 # Reads hostile images: plain, to be held to limits, and with sanitizers.
 HOSTILE := $(BUILD)/tests/hostile/reader $(BUILD)/tests/hostile/reader-san $(BUILD)/tests/hostile/qcow-san

@@ -1,0 +1,67 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: GPL-2.0-only
+# Every poke of tests/hostile/pokes.py as a device: it is refused with one line, or read whole, byte for byte or with
+# EIO; the kernel is silent, and a device that was there before all of them goes on.
+# vm: --mem 1536
+# kernels: 6.12
+# host: tests/hostile/stage
+# timeout: 300
+# shellcheck source=tests/lib.sh
+. "$(dirname "$0")/../lib.sh"
+# shellcheck source=tests/devices.sh
+. "$TESTS/devices.sh"
+requires qemu-img
+
+POKES=$TESTS/../build/hostile
+nr_read=0 nr_refused=0 nr_either=0
+
+# Whatever comes of it, one line says why.
+refused_clearly() {
+	[ "$(wc -l <"$SCRATCH/said")" = 1 ] && grep -q '^qcow: ' "$SCRATCH/said"
+}
+
+read_device() { # read_device NAME FOLDER
+	blockdev --setra 0 /dev/mapper/p
+	if [ -f "$2/want" ]; then
+		cmp /dev/mapper/p "$2/want" || fail "$1: other bytes"
+		return
+	fi
+	# EIO is as good as data; a hang is not.
+	timeout 20 dd if=/dev/mapper/p of=/dev/null bs=64k count=256 conv=noerror status=none 2>/dev/null ||
+		[ $? != 124 ] || fail "$1: the read hangs"
+}
+
+try_poke() { # try_poke NAME FOLDER EXPECT
+	if ! timeout 20 qcow open p "$2/top" --read-only --helper-timeout 5 2>"$SCRATCH/said" </dev/null; then
+		[ "$3" != read ] || fail "$1: refused: $(cat "$SCRATCH/said")"
+		refused_clearly || fail "$1: not one clear line: $(cat "$SCRATCH/said")"
+		nr_refused=$((nr_refused + 1))
+		return
+	fi
+	[ "$3" != refused ] || fail "$1: should have been refused"
+	read_device "$1" "$2"
+	qcow close p
+	[ "$3" = read ] && nr_read=$((nr_read + 1)) || nr_either=$((nr_either + 1))
+}
+
+[ -d "$POKES" ] || "$TESTS/hostile/stage" "$TESTS/.."
+qemu-img create -q -f qcow2 "$SCRATCH/good" 4M
+qemu-io -f qcow2 -c 'write -q -P 0x33 0 4M' "$SCRATCH/good"
+open_device good "$SCRATCH/good"
+helper=$(workers)
+cleanup drop_device p
+# A copy: direct I/O wants a file system, and QEMU's bytes were read before.
+cp -r "$POKES" "$SCRATCH/pokes"
+dmesg --clear
+for folder in "$SCRATCH"/pokes/*; do
+	try_poke "${folder##*/}" "$folder" "$(cat "$folder/expect")"
+done
+note "$nr_read read, $nr_refused refused, $nr_either read in part"
+[ $((nr_read + nr_refused + nr_either)) -ge 140 ] || fail "fewer pokes than there should be"
+if [ "$nr_read" -lt 30 ] || [ "$nr_refused" -lt 60 ]; then
+	fail "too few of one kind"
+fi
+equal "the good device's helper" "$(workers)" "$helper"
+dmsetup message good 0 drop_caches
+head -c 4M /dev/zero | tr '\0' '\063' >"$SCRATCH/want"
+same_bytes /dev/mapper/good "$SCRATCH/want"
