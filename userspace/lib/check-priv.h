@@ -17,6 +17,7 @@ struct ref_counts {
 		uint64_t cluster, count;
 	} * big; /* what a byte cannot hold, in no order */
 	size_t nr_big, max_big;
+	bool shared; /* some cluster was counted twice */
 };
 
 int refs_init(struct ref_counts *r, uint64_t window);
@@ -33,22 +34,25 @@ struct check {
 	struct qcow_header h;
 	const struct qcow_check_params *params;
 	struct qcow_check_result *result;
-	struct qcow_error *err;
+	struct qcow_error *err, why;
 	struct qcow_mcache *cache; /* of refcount blocks */
 	struct ref_counts refs;
 	uint64_t *reftable; /* host order, reserved bits cleared; 0 where impossible */
 	uint64_t nr_reftable;
 	uint32_t refblock_bits;
 	uint64_t file_size, file_clusters;
-	uint8_t *table, *page; /* one cluster; one cache page */
-	uint8_t *comp, *plain; /* with params->data: two clusters and margin; one */
+	uint64_t page_off;		    /* which page of a refcount block c->block_page holds */
+	uint8_t *table, *page, *block_page; /* one cluster; two cache pages */
+	uint8_t *comp, *plain;		    /* with params->data: two clusters and margin; one */
 	struct qcow_codec *codec;
-	uint64_t next_off;	  /* where an unfragmented table would go on */
-	enum qcow_repair fix;	  /* of this scan */
-	bool quiet;		  /* findings were counted in an earlier window of this scan */
-	bool silent;		  /* findings were reported in an earlier scan */
-	bool fix_copied;	  /* of this scan: COPIED flags are corrected */
-	bool rebuild;		  /* refcount blocks are missing or impossible */
+	uint64_t next_off;    /* where an unfragmented table would go on */
+	enum qcow_repair fix; /* of this scan */
+	bool quiet;	      /* findings were counted in an earlier window of this scan */
+	bool silent;	      /* findings were reported in an earlier scan */
+	bool counted;	      /* refs covers the file, and agreed with what is recorded */
+	bool all_copied;      /* every pointer of the active state says that it is the only one */
+	bool fix_copied;      /* of this scan: COPIED flags are corrected */
+	bool rebuild;	      /* refcount blocks are missing or impossible */
 	uint64_t steps, nr_steps; /* progress */
 };
 

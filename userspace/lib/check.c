@@ -64,22 +64,36 @@ static int load_reftable(struct check *c)
 	return r;
 }
 
+/* The page is kept: compare_window() asks for one cluster after the other. */
+static int block_page(struct check *c, uint64_t host_off)
+{
+	int r;
+
+	if (c->page_off == host_off)
+		return 0;
+	c->page_off = QCOW_NO_OFF;
+	r = qcow_mcache_read(c->cache, 0, c->io, host_off, c->block_page, QCOW_MCACHE_PAGE, c->page,
+			     c->err);
+	if (!r)
+		c->page_off = host_off;
+	return r;
+}
+
 int recorded(struct check *c, uint64_t cluster, uint64_t *value)
 {
-	uint64_t block = cluster >> c->refblock_bits, bits;
-	uint8_t raw[8];
+	uint64_t block = cluster >> c->refblock_bits, bits, off, in_page;
 	int r;
 
 	*value = 0;
 	if (block >= c->nr_reftable || !c->reftable[block])
 		return 0;
 	bits = (cluster & ((1ull << c->refblock_bits) - 1)) << c->h.refcount_order;
-	r = qcow_mcache_read(c->cache, 0, c->io, c->reftable[block] + bits / 8, raw,
-			     c->h.refcount_order > 3 ? 1u << (c->h.refcount_order - 3) : 1, c->page,
-			     c->err);
+	off = c->reftable[block] + bits / 8;
+	in_page = off % QCOW_MCACHE_PAGE;
+	r = block_page(c, off - in_page);
 	if (!r)
-		*value = qcow_ref_decode(raw, c->h.refcount_order,
-					 (bits & 7) >> c->h.refcount_order);
+		*value = qcow_ref_decode(c->block_page, c->h.refcount_order,
+					 (in_page * 8 + bits % 8) >> c->h.refcount_order);
 	return r;
 }
 
@@ -108,6 +122,7 @@ static int compare_one(struct check *c, uint64_t cluster)
 		c->result->image_end = (cluster + 1) << c->h.cluster_bits;
 	if (have == want)
 		return 0;
+	c->counted = false;
 	if (have < want)
 		found(c, &c->result->corruptions,
 		      "ERROR cluster %" PRIu64 " refcount=%" PRIu64 " reference=%" PRIu64, cluster,
@@ -160,6 +175,8 @@ static int scan(struct check *c)
 	int r;
 
 	c->rebuild = c->quiet = false;
+	c->counted = c->file_clusters <= c->refs.nr;
+	c->all_copied = true;
 	c->steps = 0;
 	*c->result = (struct qcow_check_result){ .total = (c->h.size >> c->h.cluster_bits) +
 							  !!(c->h.size &
@@ -223,6 +240,8 @@ static int alloc_check(struct check *c)
 	c->reftable = calloc(QCOW_MAX_REFTABLE / 8, 8);
 	c->cache = qcow_mcache_create(CACHE_BYTES);
 	c->page = aligned_alloc(page, page);
+	c->block_page = aligned_alloc(page, page);
+	c->page_off = QCOW_NO_OFF;
 	c->table = aligned_alloc(page, cluster < page ? page : cluster);
 	if (c->params->data) {
 		c->comp = aligned_alloc(page, 2 * (cluster < page ? page : cluster));
@@ -231,7 +250,7 @@ static int alloc_check(struct check *c)
 		if (!c->comp || !c->plain || !c->codec)
 			return -ENOMEM;
 	}
-	return c->reftable && c->cache && c->page && c->table ? 0 : -ENOMEM;
+	return c->reftable && c->cache && c->page && c->block_page && c->table ? 0 : -ENOMEM;
 }
 
 static void free_check(struct check *c)
@@ -241,6 +260,7 @@ static void free_check(struct check *c)
 	qcow_codec_destroy(c->codec);
 	free(c->reftable);
 	free(c->page);
+	free(c->block_page);
 	free(c->table);
 	free(c->comp);
 	free(c->plain);

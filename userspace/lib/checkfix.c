@@ -16,6 +16,7 @@ int fix_write(struct check *c, uint64_t host_off, const void *buf, size_t len)
 	int r = qcow_io_pwrite(c->io, buf, len, host_off, c->err);
 
 	qcow_mcache_drop(c->cache, 0, host_off, len);
+	c->page_off = QCOW_NO_OFF;
 	return r;
 }
 

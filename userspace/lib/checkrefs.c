@@ -36,6 +36,7 @@ void refs_begin(struct ref_counts *r, uint64_t first)
 	}
 	r->first = first;
 	r->nr_big = 0;
+	r->shared = false;
 }
 
 static struct ref_big *find_big(const struct ref_counts *r, uint64_t cluster)
@@ -81,7 +82,7 @@ int refs_add(struct ref_counts *r, uint64_t cluster)
 		return -ENOMEM;
 	if ((*chunk)[i % CHUNK] == FULL)
 		return add_big(r, cluster);
-	(*chunk)[i % CHUNK]++;
+	r->shared |= ++(*chunk)[i % CHUNK] > 1;
 	return 0;
 }
 

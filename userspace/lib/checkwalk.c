@@ -27,6 +27,7 @@ static int refer(struct check *c, uint64_t off, uint64_t len, const char *what)
 	if (off >> 56 || (off + len > c->file_size && off + len - c->file_size >= cluster)) {
 		found(c, &c->result->corruptions,
 		      "ERROR %s at %#" PRIx64 " is past the end of the file", what, off);
+		c->counted = false;
 		return 0;
 	}
 	last = (off + len - 1) >> c->h.cluster_bits;
@@ -65,13 +66,12 @@ static int check_data(struct l2_walk *w, const struct qcow_l2_block *b)
 static int walk_compressed(struct l2_walk *w, uint64_t entry, uint64_t bitmap)
 {
 	struct check *c = w->c;
-	struct qcow_error why = { 0 };
 	struct qcow_l2_block b;
 	int r;
 
-	qcow_l2_decode(&c->h, w->guest_off, entry, bitmap, &b, &why);
+	qcow_l2_decode(&c->h, w->guest_off, entry, bitmap, &b, &c->why);
 	if (b.type != QCOW_L2_COMPRESSED_DATA) {
-		found(c, &c->result->corruptions, "ERROR %s", why.text);
+		found(c, &c->result->corruptions, "ERROR %s", c->why.text);
 		return 0;
 	}
 	if (entry & QCOW_ENTRY_COPIED)
@@ -100,30 +100,41 @@ static void count_fragment(struct check *c, uint64_t off)
 	c->next_off = off + qcow_cluster_size(&c->h);
 }
 
-static int walk_entry(struct l2_walk *w, uint64_t entry, uint64_t bitmap)
+/* What is not a plain pointer to a cluster. */
+static void judge_entry(struct l2_walk *w, uint64_t entry, uint64_t bitmap)
 {
 	struct check *c = w->c;
-	struct qcow_error why = { 0 };
 	struct qcow_l2_block b;
-	uint64_t off = entry & QCOW_ENTRY_OFF_MASK;
 
-	if (!entry && !bitmap)
-		return 0;
-	if (entry & QCOW_L2_COMPRESSED)
-		return walk_compressed(w, entry, bitmap);
 	if (entry & L2_RESERVED)
 		found(c, &c->result->corruptions,
 		      "ERROR L2 entry %#" PRIx64 " of guest offset %#" PRIx64
 		      " has reserved bits set",
 		      entry, w->guest_off);
-	qcow_l2_decode(&c->h, w->guest_off, entry, bitmap, &b, &why);
+	qcow_l2_decode(&c->h, w->guest_off, entry, bitmap, &b, &c->why);
 	if (b.type == QCOW_L2_BROKEN)
-		found(c, &c->result->corruptions, "ERROR %s", why.text);
-	if (!b.has_host_off && !off)
+		found(c, &c->result->corruptions, "ERROR %s", c->why.text);
+}
+
+static int walk_entry(struct l2_walk *w, uint64_t entry, uint64_t bitmap)
+{
+	struct check *c = w->c;
+	uint64_t off = entry & QCOW_ENTRY_OFF_MASK;
+	uint64_t odd = (qcow_cluster_size(&c->h) - 1) | L2_RESERVED | QCOW_L2_ZERO;
+	bool data_file = qcow_has_data_file(&c->h);
+
+	if (!entry && !bitmap)
+		return 0;
+	if (entry & QCOW_L2_COMPRESSED)
+		return walk_compressed(w, entry, bitmap);
+	if (entry & odd || bitmap || data_file)
+		judge_entry(w, entry, bitmap);
+	if (!off && !(data_file && entry & QCOW_ENTRY_COPIED))
 		return 0;
 	if (w->active && !c->quiet)
 		count_fragment(c, off);
-	if (qcow_has_data_file(&c->h) || off & (qcow_cluster_size(&c->h) - 1))
+	c->all_copied &= !w->active || entry & QCOW_ENTRY_COPIED;
+	if (data_file || off & (qcow_cluster_size(&c->h) - 1))
 		return 0;
 	return refer(c, off, qcow_cluster_size(&c->h), "data cluster");
 }
@@ -170,6 +181,7 @@ static int walk_l1_entry(struct check *c, uint64_t slot, uint64_t entry, bool ac
 	}
 	if (!off)
 		return 0;
+	c->all_copied &= !active || entry & QCOW_ENTRY_COPIED;
 	r = refer(c, off, qcow_cluster_size(&c->h), "L2 table");
 	return r < 0 ? r : walk_l2(c, slot, off, active);
 }
@@ -286,6 +298,15 @@ int walk_all(struct check *c)
 
 /* ---- COPIED ------------------------------------------------------------------------ */
 
+/* If the whole file was counted and agreed, memory knows what the blocks would say. */
+static int known(struct check *c, uint64_t cluster, uint64_t *refs)
+{
+	if (!c->counted)
+		return recorded(c, cluster, refs);
+	*refs = refs_get(&c->refs, cluster);
+	return 0;
+}
+
 /* *@entry: corrected if this scan repairs; *@changed says so. */
 static int judge_copied(struct check *c, uint64_t *entry, const char *what, bool *changed)
 {
@@ -295,7 +316,7 @@ static int judge_copied(struct check *c, uint64_t *entry, const char *what, bool
 	if (*entry & QCOW_L2_COMPRESSED || (!off && !(*entry & QCOW_ENTRY_COPIED)))
 		return 0;
 	if (!qcow_has_data_file(&c->h) || what[0] == 'L')
-		r = recorded(c, off >> c->h.cluster_bits, &refs);
+		r = known(c, off >> c->h.cluster_bits, &refs);
 	if (r < 0 || (refs == 1) == !!(*entry & QCOW_ENTRY_COPIED))
 		return r;
 	found(c, &c->result->corruptions,
@@ -348,6 +369,9 @@ static int copied_l1(struct check *c, uint64_t slot, uint64_t entry, bool active
 
 int walk_copied(struct check *c)
 {
+	/* No cluster has two references, and all say so: most images, and half the reading. */
+	if (c->counted && c->all_copied && !c->refs.shared)
+		return 0;
 	/* Flags may be set by refcounts that are right. */
 	c->fix_copied = c->fix == QCOW_REPAIR_ALL || (c->fix && !c->result->corruptions);
 	return each_l1(c, c->h.l1_off, c->h.l1_size, true, copied_l1);
