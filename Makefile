@@ -151,12 +151,17 @@ deps:
 	scripts/deps all
 
 demo:
+	@echo 'about 10 minutes at first (the packages are fetched), 3 later'
 	scripts/deps test
 	scripts/demo
 
+BUILD_ALL = $(MAKE) --no-print-directory -s -j$(shell nproc) tools unit guest-programs
+
 check:
+	@echo 'about 45 minutes at first (kernels and the guest are fetched and built), 30 later'
 	scripts/deps all
-	$(MAKE) --no-print-directory lint tools unit guest-programs
+	scripts/lint
+	$(BUILD_ALL)
 	tests/run --level check
 
 check-unit: tools unit
@@ -169,8 +174,10 @@ check-debug: tools guest-programs
 	tests/run --kernel debug --level check --no-unit
 
 check-full:
+	@echo 'about 4 hours'
 	scripts/deps all
-	$(MAKE) --no-print-directory lint tools unit guest-programs
+	scripts/lint
+	$(BUILD_ALL)
 	tests/run --level full --all-kernels
 
 lint:
