@@ -14,5 +14,6 @@ int cmd_table(int argc, char **argv);
 int cmd_info(int argc, char **argv);
 int cmd_map(int argc, char **argv);
 int cmd_check(int argc, char **argv);
+int cmd_create(int argc, char **argv);
 
 #endif

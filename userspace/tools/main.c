@@ -16,6 +16,7 @@ static const struct command commands[] = {
 	{ "table", "IMAGE", "print the line dmsetup create takes", cmd_table },
 	{ "info", "IMAGE", "show what an image is", cmd_info },
 	{ "map", "IMAGE", "show where an image's data is", cmd_map },
+	{ "create", "IMAGE SIZE", "make an empty image", cmd_create },
 	{ "check", "IMAGE", "find damage and leaks, and repair them", cmd_check },
 };
 

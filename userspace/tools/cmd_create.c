@@ -1,0 +1,391 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* qcow create IMAGE... [SIZE]: empty images, with the options of qemu-img create. */
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "host/options.h"
+#include "host/trust.h"
+#include "lib/create.h"
+#include "tools/cmd.h"
+#include "tools/imagefile.h"
+#include "tools/size.h"
+
+static const char usage_text[] =
+	"Usage: qcow create [-o NAME=VALUE[,...]] IMAGE SIZE\n"
+	"       qcow create -b FILE -F FORMAT [-o ...] IMAGE... [SIZE]\n"
+	"Makes empty images, in files or on block devices. SIZE may have a unit: K M G T P E.\n"
+	"Several overlays of one backing file may be made at once.\n"
+	"\n"
+	"  -b, --backing FILE       what the image shows where nothing was written; relative\n"
+	"                           names count from the image's folder\n"
+	"  -F, --backing-format F   raw or qcow2; never guessed\n"
+	"  -u, --unsafe             do not look at the backing file (SIZE is needed then)\n"
+	"  -q, --quiet              do not say what was made\n"
+	"  -o NAME=VALUE[,...]      cluster_size, compat (0.10 or 1.1), refcount_bits,\n"
+	"                           extended_l2, lazy_refcounts (on, off), compression_type\n"
+	"                           (zlib, zstd), preallocation (off, metadata, falloc, full),\n"
+	"                           data_file, data_file_raw, backing_file, backing_fmt, size\n"
+	"\n"
+	"A file that exists is replaced, unless it is in use.\n";
+
+enum {
+	OPT_HELP = 256
+};
+
+static const struct option options[] = {
+	{ "backing", required_argument, NULL, 'b' },
+	{ "backing-format", required_argument, NULL, 'F' },
+	{ "format", required_argument, NULL, 'f' },
+	{ "unsafe", no_argument, NULL, 'u' },
+	{ "quiet", no_argument, NULL, 'q' },
+	{ "help", no_argument, NULL, OPT_HELP },
+	{ NULL, 0, NULL, 0 },
+};
+
+struct request {
+	struct qcow_create_params p;
+	bool has_size, unsafe, quiet;
+};
+
+static int complain(const char *name, const char *value)
+{
+	fprintf(stderr, "qcow: option %s cannot be '%s'\n", name, value ? value : "");
+	return -EINVAL;
+}
+
+/* ---- -o ---------------------------------------------------------------------------- */
+
+static int pick(const char *value, const char *const *words)
+{
+	int i;
+
+	for (i = 0; words[i]; i++)
+		if (!strcmp(value, words[i]))
+			return i;
+	return -EINVAL;
+}
+
+static int on_off(const char *value, bool *out)
+{
+	static const char *const words[] = { "off", "on", NULL };
+	int i = pick(value, words);
+
+	*out = i == 1;
+	return i < 0 ? i : 0;
+}
+
+/* log2 of a power of two. */
+static int power(const char *value, uint32_t *out)
+{
+	uint64_t n;
+	int r = size_parse(value, &n);
+
+	if (r < 0 || !n || n & (n - 1))
+		return -EINVAL;
+	*out = (uint32_t)__builtin_ctzll(n);
+	return 0;
+}
+
+static int set_compat(struct request *q, const char *value)
+{
+	static const char *const words[] = { "0.10", "v2", "1.1", "v3", NULL };
+	int i = pick(value, words);
+
+	q->p.version = i < 2 ? 2 : 3;
+	return i;
+}
+
+static int set_compression(struct request *q, const char *value)
+{
+	static const char *const words[] = { "zlib", "zstd", NULL };
+	int i = pick(value, words);
+
+	q->p.compression = i == 1 ? QCOW_COMPRESSION_ZSTD : QCOW_COMPRESSION_DEFLATE;
+	return i;
+}
+
+static int set_prealloc(struct request *q, const char *value)
+{
+	static const char *const words[] = { "off", "metadata", "falloc", "full", NULL };
+	int i = pick(value, words);
+
+	q->p.prealloc = (enum qcow_prealloc)i;
+	return i;
+}
+
+static int set_text(const char **out, const char *value)
+{
+	*out = value;
+	return 0;
+}
+
+static int set_size(struct request *q, const char *value)
+{
+	q->has_size = true;
+	return size_parse(value, &q->p.size);
+}
+
+static int set_option(struct request *q, int which, const char *value)
+{
+	switch (which) {
+	case 0:
+		return power(value, &q->p.cluster_bits);
+	case 1:
+		return set_compat(q, value);
+	case 2:
+		return power(value, &q->p.refcount_order);
+	case 3:
+		return on_off(value, &q->p.extl2);
+	case 4:
+		return on_off(value, &q->p.lazy_refcounts);
+	case 5:
+		return set_compression(q, value);
+	case 6:
+		return set_prealloc(q, value);
+	case 7:
+		return set_text(&q->p.data_file, value);
+	case 8:
+		return on_off(value, &q->p.data_raw);
+	case 9:
+		return set_text(&q->p.backing_name, value);
+	case 10:
+		return set_text(&q->p.backing_format, value);
+	}
+	return set_size(q, value);
+}
+
+/* Cuts @text up; the values stay in it. */
+static int parse_options(struct request *q, char *text)
+{
+	static char *const names[] = { "cluster_size",
+				       "compat",
+				       "refcount_bits",
+				       "extended_l2",
+				       "lazy_refcounts",
+				       "compression_type",
+				       "preallocation",
+				       "data_file",
+				       "data_file_raw",
+				       "backing_file",
+				       "backing_fmt",
+				       "size",
+				       NULL };
+	char *value, *word;
+	int which;
+
+	while (*text) {
+		word = text;
+		which = getsubopt(&text, names, &value);
+		if (which < 0) {
+			fprintf(stderr, "qcow: unknown option '%s'\n", word);
+			return -EINVAL;
+		}
+		if (!value || set_option(q, which, value) < 0)
+			return complain(names[which], value);
+	}
+	return 0;
+}
+
+static int parse_one(struct request *q, int opt)
+{
+	switch (opt) {
+	case 'o':
+		return parse_options(q, optarg);
+	case 'b':
+		return set_text(&q->p.backing_name, optarg);
+	case 'F':
+		return set_text(&q->p.backing_format, optarg);
+	case 'f':
+		return strcmp(optarg, "qcow2") ? complain("--format", optarg) : 0;
+	case 'u':
+		q->unsafe = true;
+		return 0;
+	case 'q':
+		q->quiet = true;
+		return 0;
+	}
+	return -EINVAL;
+}
+
+/* ---- the backing file -------------------------------------------------------------- */
+
+static int qcow2_size(struct qcow_io *io, uint64_t *size, struct qcow_error *err)
+{
+	struct qcow_header *h = malloc(sizeof(*h));
+	int r = h ? qcow_header_read(io, h, err) : qcow_fail(err, ENOMEM, QCOW_NO_OFF, "no memory");
+
+	if (!r)
+		*size = h->size;
+	free(h);
+	return r;
+}
+
+/* Opens it, so that a wrong name is seen now; its size is the default. */
+static int look_at_backing(const struct request *q, const char *image, uint64_t *size,
+			   struct qcow_error *err)
+{
+	struct image_file f;
+	char *path;
+	int r = host_join_name(image, q->p.backing_name, &path, err);
+
+	if (r < 0)
+		return r;
+	r = image_file_open(&f, path, false, false, err);
+	if (!r) {
+		if (host_format_parse(q->p.backing_format) == HOST_FORMAT_QCOW2)
+			r = qcow2_size(f.io, size, err);
+		else
+			r = qcow_io_size(f.io, size, err);
+		image_file_close(&f);
+	}
+	if (r < 0)
+		qcow_error_prefix(err, "backing file %s", path);
+	free(path);
+	return r;
+}
+
+static int find_size(struct request *q, const char *image, struct qcow_error *err)
+{
+	uint64_t size = 0;
+	int r;
+
+	if (q->p.backing_name && !q->p.backing_format)
+		return qcow_fail(err, EINVAL, QCOW_NO_OFF,
+				 "the backing file's format is needed: -F raw or -F qcow2");
+	if (q->p.backing_name && !q->unsafe) {
+		if (host_format_parse(q->p.backing_format) == HOST_FORMAT_UNKNOWN)
+			return qcow_fail(err, EINVAL, QCOW_NO_OFF,
+					 "the backing format is raw or qcow2, not %s",
+					 q->p.backing_format);
+		r = look_at_backing(q, image, &size, err);
+		if (r < 0)
+			return r;
+		if (!q->has_size)
+			q->p.size = size;
+		return 0;
+	}
+	return q->has_size ? 0 : qcow_fail(err, EINVAL, QCOW_NO_OFF, "a size is needed");
+}
+
+/* ---- making ------------------------------------------------------------------------ */
+
+/* True: it was not there before, and is to go if anything fails. */
+static bool touch(const char *path)
+{
+	int fd = open(path, O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0644);
+
+	if (fd < 0)
+		return false;
+	close(fd);
+	return true;
+}
+
+static int make_data_file(const struct request *q, const char *image, struct qcow_error *err)
+{
+	struct image_file f;
+	char *path;
+	int r = host_join_name(image, q->p.data_file, &path, err);
+
+	if (r < 0)
+		return r;
+	touch(path);
+	r = image_file_open(&f, path, true, false, err);
+	if (!r) {
+		if (!f.io->fixed_end)
+			r = qcow_io_truncate(f.io, 0, err);
+		if (!r && !f.io->fixed_end)
+			r = qcow_io_truncate(f.io, (q->p.size + 511) & ~511ull, err);
+		image_file_close(&f);
+	}
+	free(path);
+	return r;
+}
+
+static int write_image(const struct request *q, const char *path, struct qcow_error *err)
+{
+	struct image_file f;
+	int r = image_file_open(&f, path, true, false, err);
+
+	if (r < 0)
+		return r;
+	if (!f.io->fixed_end)
+		r = qcow_io_truncate(f.io, 0, err);
+	if (!r)
+		r = qcow_create(f.io, &q->p, err);
+	image_file_close(&f);
+	return r;
+}
+
+static int make_one(struct request *q, const char *path)
+{
+	struct qcow_error err = { 0 };
+	bool is_new;
+	int r = find_size(q, path, &err);
+
+	if (!r)
+		r = qcow_create_check(&q->p, &err);
+	if (!r && q->p.data_file)
+		r = make_data_file(q, path, &err);
+	if (!r) {
+		is_new = touch(path);
+		r = write_image(q, path, &err);
+		if (r < 0 && is_new)
+			unlink(path);
+	}
+	if (r < 0)
+		fprintf(stderr, "qcow: %s: %s\n", path, err.text);
+	else if (!q->quiet)
+		printf("%s: %" PRIu64 " bytes, clusters of %u\n", path, q->p.size,
+		       1u << q->p.cluster_bits);
+	return r;
+}
+
+/* The last word is a size unless only a backing file's overlays are named. */
+static int take_size(struct request *q, char **words, int *nr)
+{
+	int r;
+
+	if (*nr < 2 || q->has_size)
+		return 0;
+	r = size_parse(words[*nr - 1], &q->p.size);
+	if (r == -EINVAL && q->p.backing_name)
+		return 0;
+	if (r < 0)
+		return complain("size", words[*nr - 1]);
+	q->has_size = true;
+	--*nr;
+	return 0;
+}
+
+int cmd_create(int argc, char **argv)
+{
+	struct request q = { .p = { .version = 3, .cluster_bits = 16, .refcount_order = 4 } };
+	int opt, nr, i, status = 0;
+
+	while ((opt = getopt_long(argc, argv, "o:b:F:f:uq", options, NULL)) != -1) {
+		if (opt == OPT_HELP) {
+			fputs(usage_text, stdout);
+			return 0;
+		}
+		if (parse_one(&q, opt))
+			return 1;
+	}
+	nr = argc - optind;
+	if (take_size(&q, argv + optind, &nr))
+		return 1;
+	if (nr < 1 || (nr > 1 && !q.p.backing_name)) {
+		fputs(usage_text, stderr);
+		return 1;
+	}
+	for (i = 0; i < nr; i++)
+		if (make_one(&q, argv[optind + i]) < 0)
+			status = 1;
+	return status;
+}

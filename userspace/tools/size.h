@@ -1,0 +1,13 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+#ifndef QCOW_TOOLS_SIZE_H
+#define QCOW_TOOLS_SIZE_H
+
+#include <stdint.h>
+
+/*
+ * "10G", "512", "64KiB": whole numbers, units of 1024. -EINVAL for anything else,
+ * -ERANGE past 2^64.
+ */
+int size_parse(const char *text, uint64_t *bytes);
+
+#endif
