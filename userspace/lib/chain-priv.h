@@ -7,6 +7,7 @@
 #include "lib/codec.h"
 #include "lib/l2.h"
 #include "lib/mcache.h"
+#include "lib/writer.h"
 
 /* One file. */
 struct chain_layer {
@@ -33,6 +34,7 @@ struct qcow_chain {
 	uint32_t max_cluster; /* bytes; largest of all qcow2 layers */
 	uint32_t max_align;   /* bytes; largest io->align */
 	bool sealed;
+	struct qcow_writer *writer; /* of layer 0; NULL in a chain for reading */
 };
 
 /* Some entries of the L2 table a walk is in: those of compressed clusters come one by one. */
@@ -40,6 +42,7 @@ struct chain_table {
 	bool valid; /* l1_idx and l2_off are */
 	uint64_t l1_idx;
 	uint64_t l2_off;    /* 0 = no table */
+	bool shared;	    /* not for this L1 alone */
 	uint64_t first, nr; /* entry indices that are in buf */
 	uint8_t buf[512];
 };

@@ -24,6 +24,7 @@ void qcow_chain_destroy(struct qcow_chain *c)
 
 	if (!c)
 		return;
+	qcow_writer_destroy(c->writer);
 	for (i = 0; i < c->nr_layers; i++)
 		qcow_image_close(c->layers[i].img);
 	qcow_mcache_destroy(c->cache);
@@ -201,4 +202,18 @@ uint64_t qcow_chain_size(const struct qcow_chain *c)
 uint32_t qcow_chain_block_bits(const struct qcow_chain *c)
 {
 	return qcow_image_block_bits(c->layers[0].img);
+}
+
+int qcow_chain_make_writable(struct qcow_chain *c, bool drop_bitmaps, struct qcow_error *err)
+{
+	struct qcow_writer_params params = { .cache = c->cache, .drop_bitmaps = drop_bitmaps };
+
+	if (!c->sealed || c->writer)
+		return qcow_fail(err, EINVAL, QCOW_NO_OFF, "not the time to make a chain writable");
+	return qcow_writer_create(&c->writer, c->layers[0].img, &params, err);
+}
+
+struct qcow_writer *qcow_chain_writer(const struct qcow_chain *c)
+{
+	return c->writer;
 }

@@ -72,6 +72,18 @@ enum qcow_chain_need qcow_chain_needs(const struct qcow_chain *chain);
 /* Ends set-up. -EINVAL if a layer is missing, -ENOTSUP if one is encrypted. */
 int qcow_chain_seal(struct qcow_chain *chain, struct qcow_error *err);
 
+struct qcow_writer;
+
+/*
+ * Layer 0 becomes writable: after the seal, before anybody resolves; its io must be
+ * able to write. Runs may now be writable; blocks that the image has on its own
+ * metadata, or where no refcount is, are broken. Readers see what the writer writes.
+ * Errors as qcow_writer_create(); -EINVAL at the wrong time or for a snapshot.
+ */
+int qcow_chain_make_writable(struct qcow_chain *chain, bool drop_bitmaps, struct qcow_error *err);
+/* NULL if it is not. Belongs to the chain. */
+struct qcow_writer *qcow_chain_writer(const struct qcow_chain *chain);
+
 size_t qcow_chain_nr_layers(const struct qcow_chain *chain);
 enum qcow_layer_kind qcow_chain_layer_kind(const struct qcow_chain *chain, size_t layer);
 /* NULL for raw layers and data files. */

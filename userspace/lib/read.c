@@ -46,8 +46,7 @@ static int inflate_to(struct qcow_chain *c, const struct qcow_extent *e, void *o
 /*
  * A part of a cluster. The cluster stays in the scratch: an image of small
  * clusters over a compressed one of large clusters asks for it again and again.
- * Valid as long as nobody reuses the host cluster, that is in a chain opened for
- * reading; a writer must forget the memo when it frees compressed clusters.
+ * Valid as long as nobody reuses the host cluster: in a writable chain, for one call.
  */
 static int read_part(struct qcow_chain *c, const struct qcow_extent *e, void *buf, size_t len,
 		     struct qcow_scratch *s, struct qcow_error *err)
@@ -98,6 +97,8 @@ int qcow_chain_read(struct qcow_chain *c, uint64_t guest_off, void *buf, size_t 
 	if (len > UINT64_MAX - guest_off)
 		return qcow_fail(err, EINVAL, QCOW_NO_OFF, "impossible guest range");
 	qcow_walk_begin(s);
+	if (c->writer)
+		s->memo.valid = false;
 	while (len) {
 		r = qcow_walk(c, guest_off, len, &e, s, err);
 		if (r < 0)

@@ -82,15 +82,10 @@ static bool append_data(struct resolve *v, struct qcow_run *run)
 	return !fetch.len || append(v, &fetch);
 }
 
-/*
- * Never in a chain opened for reading. The write side decides here: layer 0's
- * data layer, COPIED, and not overlapping any metadata.
- */
+/* The walk has asked the writer whether "copied" is true, and of whom. */
 static bool is_writable(const struct resolve *v, const struct qcow_extent *e)
 {
-	(void)v;
-	(void)e;
-	return false;
+	return v->c->writer && !e->depth && e->copied;
 }
 
 static void to_run(const struct resolve *v, const struct qcow_extent *e, struct qcow_run *run)

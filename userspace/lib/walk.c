@@ -8,6 +8,7 @@
  * under 32 layers decodes each entry once, not once per extent and layer.
  */
 #include <errno.h>
+#include <inttypes.h>
 
 #include "lib/be.h"
 #include "lib/chain-priv.h"
@@ -59,6 +60,33 @@ static int l2_entry(struct scan *k, uint64_t idx, uint64_t *entry, uint64_t *bit
 	return 0;
 }
 
+/*
+ * May the guest write where its data is, or to what is reserved for it? Where the
+ * image says so of metadata or of free clusters it is damaged, or an attack: then
+ * nobody reads or writes there.
+ */
+static int guard_block(struct scan *k, uint64_t guest_off, struct qcow_l2_block *b)
+{
+	int r;
+
+	b->copied &= !k->lv->table.shared;
+	if (!b->copied || !b->has_host_off || b->type == QCOW_L2_BROKEN)
+		return 0;
+	r = qcow_writer_may_write(k->c->writer, b->host_off, 1ull << qcow_block_bits(k->h),
+				  k->s->page, k->err);
+	if (r < 0)
+		return r;
+	b->copied = r == QCOW_MAY_WRITE;
+	if (r != QCOW_MAY_WRITE_NEVER)
+		return 0;
+	b->type = QCOW_L2_BROKEN;
+	qcow_fail(k->err, EIO, b->host_off,
+		  "guest offset %#" PRIx64 " lies on metadata or free space at %#" PRIx64
+		  "; qcow check shows the damage",
+		  guest_off, b->host_off);
+	return 0;
+}
+
 static int l2_block(struct scan *k, uint64_t guest_off, struct qcow_l2_block *b)
 {
 	uint64_t in_table = guest_off & ((1ull << qcow_l2_span_bits(k->h)) - 1);
@@ -69,6 +97,8 @@ static int l2_block(struct scan *k, uint64_t guest_off, struct qcow_l2_block *b)
 	if (r < 0)
 		return r;
 	qcow_l2_decode(k->h, guest_off, entry, bitmap, b, k->err);
+	if (k->c->writer && k->n == &k->c->nodes[0])
+		return guard_block(k, guest_off, b);
 	return 0;
 }
 
@@ -133,6 +163,7 @@ static int find_table(struct scan *k, uint64_t idx, bool *broken)
 	if (r < 0)
 		return r;
 	*broken = qcow_l1_decode(k->h, qcow_be64(entry), &t->l2_off, k->err) < 0;
+	t->shared = !(qcow_be64(entry) & QCOW_ENTRY_COPIED);
 	t->l1_idx = idx;
 	t->valid = !*broken;
 	return 0;

@@ -115,6 +115,8 @@ static int setup(struct qcow_writer *w, const struct qcow_writer_params *params,
 	r = qcow_image_check_readable(w->img, err);
 	if (r < 0)
 		return r;
+	if (qcow_image_l1_off(w->img) != w->h.l1_off)
+		return qcow_fail(err, EINVAL, QCOW_NO_OFF, "a snapshot cannot be written to");
 	r = check_state(&w->h, params->drop_bitmaps || params->keep_bitmaps, err);
 	if (r < 0)
 		return r;
