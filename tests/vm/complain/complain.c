@@ -30,8 +30,7 @@ static void use_after_free(void)
 		(void)p[8];
 }
 
-/* A leak kmemleak can be sure of: no pointer to it in a register or on a stack that is still in
- * use. */
+/* A function of its own: no register or stack keeps a pointer that kmemleak would find. */
 static noinline void leak(void)
 {
 	int i;
