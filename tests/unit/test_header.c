@@ -99,6 +99,7 @@ static const struct poke pokes[] = {
 	{ "l1_size 7fffffff", 36, 4, 0x7fffffff, EFBIG },
 	{ "l1_off unaligned", 40, 8, 0x1234567890abcdef, EINVAL },
 	{ "l1_off negative", 40, 8, 0xffffffffffff0000, EINVAL },
+	{ "l1_off where QEMU reads no more", 40, 8, 0x7fffffffffff0000, EINVAL },
 	{ "reftable unaligned", 48, 8, 0x1234567890abcdef, EINVAL },
 	{ "reftable negative", 48, 8, 0xffffffffffff0000, EINVAL },
 	{ "reftable size 0", 56, 4, 0, EINVAL },
@@ -132,7 +133,7 @@ static const struct poke pokes[] = {
 	{ "refcount_order 6", 96, 4, 6, 0 },
 	{ "header_length 105", 100, 4, 105, 0 },
 	{ "header_length 120", 100, 4, 120, 0 },
-	{ "l1_off at the last cluster", 40, 8, 0x7fffffffffff0000, 0 },
+	{ "l1_off at the last cluster", 40, 8, 0x7fffffffbfff0000, 0 },
 	{ "tables past the end of file", 40, 8, 1ull << 50, 0 },
 };
 

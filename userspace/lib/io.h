@@ -60,8 +60,8 @@ struct qcow_io {
 	bool fixed_end;	    /* a block device: nobody can read past its end */
 };
 
-/* Largest host offset the library asks for; off_t is signed. */
-#define QCOW_HOST_OFF_MAX ((uint64_t)INT64_MAX)
+/* Largest host offset the library asks for: off_t is signed, and QEMU stops 1 GiB before its end. */
+#define QCOW_HOST_OFF_MAX ((1ull << 63) - (1ull << 30))
 
 /* Like ops->pread; refuses a range that wraps or passes QCOW_HOST_OFF_MAX. */
 int qcow_io_pread(struct qcow_io *io, void *buf, size_t len, uint64_t host_off,
