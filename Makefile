@@ -120,9 +120,9 @@ hostile: tools $(HOSTILE)
 # ---- fuzzing (clang) -----------------------------------------------------------
 FUZZ_SECONDS ?= 60
 FUZZ_FLAGS   := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
-FUZZ_TARGETS := $(patsubst tests/fuzz/%.c,$(BUILD)/fuzz/%,$(filter-out tests/fuzz/memio.c,$(FUZZ_SRC)))
+FUZZ_TARGETS := $(patsubst tests/fuzz/%.c,$(BUILD)/fuzz/%,$(filter-out tests/fuzz/fuzzio.c,$(FUZZ_SRC)))
 FUZZ_OBJS     = $(foreach r,$(ROOMS),$(call objs,fuzz/obj,$(r))) \
-	      $(filter-out %/main.o,$(call objs,fuzz/obj,daemon)) $(BUILD)/fuzz/memio.o
+	      $(filter-out %/main.o,$(call objs,fuzz/obj,daemon)) $(BUILD)/fuzz/fuzzio.o
 
 $(BUILD)/fuzz/obj/%.o: userspace/%.c
 	@mkdir -p $(@D)

@@ -23,12 +23,12 @@ int fuzz_bitmaps(const uint8_t *data, size_t size)
 {
 	struct qcow_error err = { 0 };
 	struct qcow_header h = { .version = 3, .autoclear = QCOW_AUTOCLEAR_BITMAPS };
-	struct memio m;
+	struct fuzzio m;
 	int r;
 
 	if (size < 8)
 		return 0;
-	memio_init(&m, data + 8, size - 8);
+	fuzzio_init(&m, data + 8, size - 8);
 	h.cluster_bits = QCOW_MIN_CLUSTER_BITS + data[0] % 13;
 	h.nr_bitmaps = qcow_be16(data + 2);
 	h.bitmap_dir_size = qcow_be32(data + 4) % (QCOW_MAX_BITMAP_DIR + 1);

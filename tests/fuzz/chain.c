@@ -17,7 +17,7 @@
 #define PAGE	  512
 
 struct subject {
-	struct memio top, base;
+	struct fuzzio top, base;
 	struct qcow_chain *chain;
 	struct qcow_scratch *scratch;
 	uint8_t buf[MAX_BLOCK], again[MAX_BLOCK];
@@ -41,8 +41,8 @@ static int open_chain(struct subject *s, const uint8_t *data, size_t size)
 	size_t split = (size - 4) / 16 * (data[0] % 17);
 	struct qcow_error err = { 0 };
 
-	memio_init(&s->top, data + 4, split);
-	memio_init(&s->base, data + 4 + split, size - 4 - split);
+	fuzzio_init(&s->top, data + 4, split);
+	fuzzio_init(&s->base, data + 4 + split, size - 4 - split);
 	s->top.io.align = s->base.io.align = aligns[data[2] % 3];
 	s->top.io.fixed_end = s->base.io.fixed_end = data[3] & 1;
 	if (qcow_chain_create(&s->chain, &params, NULL))
@@ -53,14 +53,14 @@ static int open_chain(struct subject *s, const uint8_t *data, size_t size)
 	return qcow_scratch_create(&s->scratch, s->chain, NULL);
 }
 
-static const struct memio *layer_io(const struct subject *s, uint32_t layer)
+static const struct fuzzio *layer_io(const struct subject *s, uint32_t layer)
 {
 	return layer ? &s->base : &s->top;
 }
 
 static void check_data(struct subject *s, const struct qcow_run *run, uint64_t block)
 {
-	const struct memio *m = layer_io(s, run->layer);
+	const struct fuzzio *m = layer_io(s, run->layer);
 	uint64_t room = qcow_chain_size(s->chain) - run->guest_off;
 	size_t len = (size_t)(block < room ? block : room);
 

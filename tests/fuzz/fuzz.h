@@ -13,13 +13,13 @@
 #include "lib/io.h"
 
 /* A file in memory, read-only; past its end it reads as zeros. */
-struct memio {
+struct fuzzio {
 	struct qcow_io io;
 	const uint8_t *bytes;
 	size_t size;
 };
 
-void memio_init(struct memio *m, const uint8_t *bytes, size_t size);
+void fuzzio_init(struct fuzzio *m, const uint8_t *bytes, size_t size);
 
 /* Aborts, so that the input is kept. */
 #define FUZZ_ASSERT(condition)            \

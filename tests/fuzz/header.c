@@ -27,10 +27,10 @@ int fuzz_header(const uint8_t *data, size_t size)
 {
 	struct qcow_error err = { 0 };
 	struct qcow_header h;
-	struct memio m;
+	struct fuzzio m;
 	int r;
 
-	memio_init(&m, data, size);
+	fuzzio_init(&m, data, size);
 	r = qcow_header_read(&m.io, &h, &err);
 	if (!r)
 		check(&h);

@@ -5,7 +5,7 @@
 
 static int mem_pread(struct qcow_io *io, void *buf, size_t len, uint64_t off)
 {
-	const struct memio *m = (const struct memio *)io;
+	const struct fuzzio *m = (const struct fuzzio *)io;
 	size_t have = off < m->size ? m->size - (size_t)off : 0;
 
 	if (have > len)
@@ -18,15 +18,15 @@ static int mem_pread(struct qcow_io *io, void *buf, size_t len, uint64_t off)
 
 static int mem_size(struct qcow_io *io, uint64_t *size)
 {
-	*size = ((const struct memio *)io)->size;
+	*size = ((const struct fuzzio *)io)->size;
 	return 0;
 }
 
 static const struct qcow_io_ops ops = { .pread = mem_pread, .size = mem_size };
 
-void memio_init(struct memio *m, const uint8_t *bytes, size_t size)
+void fuzzio_init(struct fuzzio *m, const uint8_t *bytes, size_t size)
 {
-	*m = (struct memio){
+	*m = (struct fuzzio){
 		.io = { .ops = &ops, .align = 1, .mem_align = 1 },
 		.bytes = bytes,
 		.size = size,
