@@ -19,6 +19,9 @@
 #include "dm-qcow.h"
 #include "layer.h"
 
+/* Tags asked for at a time: they must be adjacent, and shallow queues have few that are. */
+#define TAG_BATCH	8
+
 struct qcow_file_queue {
 	struct llist_head bios;		/* lock-free; newest first */
 	struct work_struct work;
@@ -103,17 +106,34 @@ static void submit_read(struct qcow_layer_io *io)
 		complete_read(io, r);
 }
 
+/* How many are next, at most TAG_BATCH. */
+static unsigned short count_ios(const struct qcow_layer_io *io)
+{
+	const struct llist_node *node = &io->node;
+	unsigned short nr = 0;
+
+	for (; node && nr < TAG_BATCH; node = node->next)
+		nr++;
+	return nr;
+}
+
 static void submit_reads(struct work_struct *work)
 {
 	struct qcow_file_queue *q = container_of(work, struct qcow_file_queue, work);
 	/* The file system may allocate; that must not wait for our own writes. */
 	unsigned int noio = memalloc_noio_save();
+	struct llist_node *bios = llist_reverse_order(llist_del_all(&q->bios));
 	struct qcow_layer_io *io, *next;
 	struct blk_plug plug;
+	unsigned int i = 0;
 
 	blk_start_plug(&plug);
-	llist_for_each_entry_safe(io, next, llist_reverse_order(llist_del_all(&q->bios)), node)
+	llist_for_each_entry_safe(io, next, bios, node) {
+		/* Tags come several at a time if the plug is told how many to expect. */
+		if (i++ % TAG_BATCH == 0)
+			plug.nr_ios = count_ios(io);
 		submit_read(io);
+	}
 	blk_finish_plug(&plug);
 	memalloc_noio_restore(noio);
 }

@@ -248,12 +248,18 @@ void qcow_map_page_lookup(struct qcow_map *map, const struct qcow_map_page *page
 	finish(map, x, e, sector, nr_sectors, nr);
 }
 
-/* @nr blocks of the first page continue as @e says: and those of the next pages? */
-static u64 go_on(struct qcow_map *map, u64 e, u64 block, u64 nr, u64 blocks)
+/*
+ * More than a block, and over page boundaries if need be. A function of its own, so
+ * that small I/O need not save the registers it takes.
+ */
+static noinline void lookup_far(struct qcow_map *map, const void *slot, sector_t sector,
+				unsigned int nr_sectors, struct qcow_extent *x)
 {
-	void *slot;
-	u64 n;
+	u64 block = sector >> map->block_shift;
+	u64 blocks = blocks_touched(map, sector, nr_sectors);
+	u64 nr, n, e;
 
+	e = first_part(map, slot, block, blocks, &nr);
 	while (nr < blocks && (block + nr) % DM_QCOW_PAGE_BLOCKS == 0 &&
 	       FIELD_GET(ENTRY_TYPE, e) != DM_QCOW_RUN_FETCH) {
 		slot = xa_load(&map->pages, (block + nr) / DM_QCOW_PAGE_BLOCKS);
@@ -262,7 +268,7 @@ static u64 go_on(struct qcow_map *map, u64 e, u64 block, u64 nr, u64 blocks)
 			break;
 		nr += n;
 	}
-	return nr;
+	finish(map, x, e, sector, nr_sectors, nr);
 }
 
 /**
@@ -281,23 +287,26 @@ static u64 go_on(struct qcow_map *map, u64 e, u64 block, u64 nr, u64 blocks)
 bool qcow_map_lookup(struct qcow_map *map, sector_t sector, unsigned int nr_sectors,
 		     struct qcow_extent *x)
 {
-	u64 block = sector >> map->block_shift;
-	u64 blocks = blocks_touched(map, sector, nr_sectors);
-	XA_STATE(xas, &map->pages, block / DM_QCOW_PAGE_BLOCKS);
+	XA_STATE(xas, &map->pages, qcow_map_page_of(map, sector));
 	void *slot = xas_load(&xas);
-	u64 nr, e;
+	unsigned int skip;
 
 	/* A node on its way out: take the long way round. */
 	if (unlikely(xas_retry(&xas, slot)))
-		slot = xa_load(&map->pages, block / DM_QCOW_PAGE_BLOCKS);
+		slot = xa_load(&map->pages, qcow_map_page_of(map, sector));
 	if (unlikely(!slot))
 		return false;
 	if (!xa_is_value(slot) && !READ_ONCE(((struct qcow_map_page *)slot)->used))
 		WRITE_ONCE(((struct qcow_map_page *)slot)->used, true);
-	e = first_part(map, slot, block, blocks, &nr);
-	if (unlikely(nr < blocks))
-		nr = go_on(map, e, block, nr, blocks);
-	finish(map, x, e, sector, nr_sectors, nr);
+	skip = sector & (qcow_map_block_sectors(map) - 1);
+	if (unlikely(skip + nr_sectors > qcow_map_block_sectors(map))) {
+		lookup_far(map, slot, sector, nr_sectors, x);
+		return true;
+	}
+	extent_of_entry(x, entry_at(map, slot,
+				    (sector >> map->block_shift) % DM_QCOW_PAGE_BLOCKS));
+	x->host_sector += skip;
+	x->nr_sectors = nr_sectors;
 	return true;
 }
 
