@@ -39,29 +39,42 @@ static int probe(struct qcow_writer *w, uint64_t cluster, bool *is_free, struct 
 	return r;
 }
 
+static int find_first(struct qcow_writer *w, uint64_t from, uint64_t *first, struct qcow_error *err)
+{
+	uint64_t c = from;
+	bool is_free;
+	int r;
+
+	while (c < w->host_end) {
+		r = qcow_ref_skip(w, c, first, err);
+		if (r < 0)
+			return r;
+		if (*first != c) {
+			c = *first;
+			continue;
+		}
+		r = probe(w, c, &is_free, err);
+		if (r < 0 || is_free)
+			return r;
+		c++;
+	}
+	return qcow_fail(err, ENOSPC, c << w->h.cluster_bits,
+			 "no free cluster is left up to %#" PRIx64, c << w->h.cluster_bits);
+}
+
 int qcow_alloc_find(struct qcow_writer *w, uint64_t from, uint64_t max, uint64_t *first,
 		    uint64_t *nr, struct qcow_error *err)
 {
-	uint64_t c;
-	bool is_free = false;
-	int r;
+	bool is_free;
+	int r = find_first(w, from, first, err);
 
-	for (c = from; c < w->host_end && !is_free; c++) {
-		r = probe(w, c, &is_free, err);
-		if (r < 0)
-			return r;
-	}
-	if (!is_free)
-		return qcow_fail(err, ENOSPC, c << w->h.cluster_bits,
-				 "no free cluster is left up to %#" PRIx64, c << w->h.cluster_bits);
-	*first = c - 1;
-	for (*nr = 1; *nr < max && c < w->host_end; ++*nr, c++) {
+	if (r < 0)
+		return r;
+	for (*nr = 1; *nr < max && *first + *nr < w->host_end; ++*nr) {
 		/* The run found so far is as good; whoever wants more meets the error. */
-		r = probe(w, c, &is_free, NULL);
+		r = probe(w, *first + *nr, &is_free, NULL);
 		if (r < 0 || !is_free)
 			break;
 	}
-	if (w->failed)
-		return writer_check(w, err);
-	return 0;
+	return w->failed ? writer_check(w, err) : 0;
 }

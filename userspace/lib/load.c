@@ -203,7 +203,7 @@ static void find_end(struct qcow_writer *w)
 /* All that may still become metadata: nothing may be allocated when it does. */
 static int reserve_room(struct qcow_writer *w, struct qcow_error *err)
 {
-	size_t nr = w->h.l1_size + (w->max_reftable - w->nr_reftable) + 2ul * MAX_RESERVE;
+	size_t nr = w->nr_bare + (w->max_reftable - w->nr_reftable) + 2ul * MAX_RESERVE;
 
 	if (qcow_metaset_reserve(&w->meta, nr) < 0)
 		return qcow_fail(err, ENOMEM, QCOW_NO_OFF, "no memory to keep track of %zu tables",

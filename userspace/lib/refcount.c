@@ -101,6 +101,23 @@ int qcow_ref_get(struct qcow_writer *w, uint64_t host_off, uint64_t *value, stru
 	return r;
 }
 
+int qcow_ref_skip(struct qcow_writer *w, uint64_t cluster, uint64_t *next, struct qcow_error *err)
+{
+	uint64_t idx, per_sector = (512 * 8) >> w->h.refcount_order;
+	uint8_t *p;
+	int r;
+
+	*next = cluster;
+	if (!is_covered(w, cluster))
+		return 0;
+	r = entry_at(w, cluster, &p, &idx, err);
+	if (r < 0)
+		return r;
+	while (idx < per_sector && qcow_ref_decode(p, w->h.refcount_order, idx))
+		idx++, ++*next;
+	return 0;
+}
+
 static int next_value(const struct qcow_writer *w, enum qcow_ref_op op, uint64_t old, uint64_t *new)
 {
 	switch (op) {

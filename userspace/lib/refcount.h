@@ -33,6 +33,12 @@ uint64_t qcow_ref_max(uint32_t order);
 int qcow_ref_get(struct qcow_writer *w, uint64_t host_off, uint64_t *value, struct qcow_error *err);
 
 /*
+ * *@next: the first cluster from @cluster on that may have refcount 0; looks a few
+ * hundred entries ahead. For searches: a full image has millions that have not.
+ */
+int qcow_ref_skip(struct qcow_writer *w, uint64_t cluster, uint64_t *next, struct qcow_error *err);
+
+/*
  * Changes every cluster that [host_off, host_off + len) touches. Not durable. After
  * an error some may be changed. -EIO for a cluster no block covers.
  */
