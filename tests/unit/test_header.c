@@ -134,6 +134,7 @@ static const struct poke pokes[] = {
 	{ "header_length 105", 100, 4, 105, 0 },
 	{ "header_length 120", 100, 4, 120, 0 },
 	{ "l1_off at the last cluster", 40, 8, 0x7fffffffbfff0000, 0 },
+	{ "an empty snapshot table far away", 64, 8, 0x7fffffffffff0000, 0 },
 	{ "tables past the end of file", 40, 8, 1ull << 50, 0 },
 };
 

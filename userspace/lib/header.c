@@ -158,7 +158,8 @@ static int check_table(const struct qcow_header *h, uint64_t off, uint64_t bytes
 	if (off & (qcow_cluster_size(h) - 1))
 		return qcow_fail(err, EINVAL, off, "%s at %#" PRIx64 " is not cluster aligned",
 				 what, off);
-	if (off > QCOW_HOST_OFF_MAX - bytes)
+	/* Where an empty table lies is nobody's concern. */
+	if (off > (bytes ? QCOW_HOST_OFF_MAX : (uint64_t)INT64_MAX) - bytes)
 		return qcow_fail(err, EINVAL, off, "%s at %#" PRIx64 " is past any file's end",
 				 what, off);
 	return 0;
