@@ -11,6 +11,9 @@
 
 #include <cmocka.h>
 
+#include "imgcheck.h"
+#include "lib/create.h"
+#include "memio.h"
 #include "tools/cmd.h"
 
 static char work_dir[] = "/tmp/qcow-create-XXXXXX";
@@ -144,6 +147,52 @@ static void test_many_overlays(void **state)
 			 0);
 }
 
+struct crash {
+	unsigned int images, others;
+};
+
+static bool judge(struct memio *m, size_t k, void *arg)
+{
+	struct crash *c = arg;
+	struct imgcheck result;
+
+	if (memcmp(m->data, "QFI", 3)) {
+		c->others++;
+		return true;
+	}
+	c->images++;
+	imgcheck(m->data, m->size, &result);
+	if (result.corruptions || result.leaks)
+		fail_msg("crash at %zu: %s", k, result.first);
+	return true;
+}
+
+/* On a device with another image: the old one, none, or the new one, and nothing between. */
+static void test_crashes(void **state)
+{
+	struct qcow_create_params p = { .size = 8 << 20,
+					.version = 3,
+					.cluster_bits = 12,
+					.refcount_order = 4,
+					.prealloc = QCOW_PREALLOC_METADATA };
+	struct memio *m = memio_create(32 << 20);
+	struct crash c = { 0 };
+	struct memio_crash crash;
+	struct qcow_error err = { 0 };
+
+	(void)state;
+	m->io.fixed_end = true;
+	assert_int_equal(qcow_create(&m->io, &p, &err), 0);
+	memio_record(m, &crash, 3);
+	p.cluster_bits = 9;
+	p.refcount_order = 6;
+	p.size = 1 << 20;
+	assert_int_equal(qcow_create(&m->io, &p, &err), 0);
+	memio_crashes(&crash, 3, judge, &c);
+	assert_true(c.images > 0 && c.others > 0);
+	memio_destroy(m);
+}
+
 static int make_dir(void **state)
 {
 	(void)state;
@@ -167,6 +216,7 @@ int main(int argc, char **argv)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_rows),
 		cmocka_unit_test(test_many_overlays),
+		cmocka_unit_test(test_crashes),
 	};
 
 	if (argc > 1)

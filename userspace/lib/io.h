@@ -60,7 +60,8 @@ struct qcow_io {
 	bool fixed_end;	    /* a block device: nobody can read past its end */
 };
 
-/* Largest host offset the library asks for: off_t is signed, and QEMU stops 1 GiB before its end. */
+/* Largest host offset the library asks for: off_t is signed, and QEMU stops 1 GiB before its end.
+ */
 #define QCOW_HOST_OFF_MAX ((1ull << 63) - (1ull << 30))
 
 /* Like ops->pread; refuses a range that wraps or passes QCOW_HOST_OFF_MAX. */
