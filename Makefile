@@ -146,7 +146,7 @@ fuzz: fuzz-targets
 	BUILD=$(BUILD) tests/fuzz/run --seconds $(FUZZ_SECONDS)
 
 # ---- checks ------------------------------------------------------------------
-.PHONY: deps check check-unit check-vm check-debug check-full lint fuzz bench demo
+.PHONY: deps check check-unit check-hostile check-vm check-debug check-full lint fuzz bench demo
 deps:
 	scripts/deps all
 
@@ -163,9 +163,13 @@ check:
 	scripts/lint
 	$(BUILD_ALL)
 	tests/run --level check
+	tests/hostile/run --level check
 
 check-unit: tools unit
 	tests/run --unit
+
+check-hostile:
+	tests/hostile/run --level check
 
 check-vm: tools guest-programs
 	tests/run --kernel $(KERNEL) --level check --no-unit
@@ -179,6 +183,7 @@ check-full:
 	scripts/lint
 	$(BUILD_ALL)
 	tests/run --level full --all-kernels
+	tests/hostile/run --level full
 
 lint:
 	scripts/lint
@@ -232,6 +237,7 @@ help:
 	@echo 'make demo             boot a VM from a compressed qcow2 image (about 10 minutes at first)'
 	@echo 'make check            everything that must pass (about 45 minutes at first)'
 	@echo 'make check-unit       unit tests under ASan and UBSan (1 minute)'
+	@echo 'make check-hostile    hostile images, beside QEMU (3 minutes)'
 	@echo 'make check-vm KERNEL=6.1|6.12|7.2|debug'
 	@echo 'make check-debug      integration tests under KASAN, lockdep, kmemleak'
 	@echo 'make check-full       all tests, all kernels'
