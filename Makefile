@@ -163,7 +163,6 @@ check:
 	scripts/lint
 	$(BUILD_ALL)
 	tests/run --level check
-	tests/hostile/run --level check
 
 check-unit: tools unit
 	tests/run --unit
@@ -183,7 +182,6 @@ check-full:
 	scripts/lint
 	$(BUILD_ALL)
 	tests/run --level full --all-kernels
-	tests/hostile/run --level full
 
 lint:
 	scripts/lint

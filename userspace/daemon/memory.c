@@ -18,6 +18,9 @@ static void spare_from_oom_killer(void)
 {
 	int fd __cleanup(cleanup_close) = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
 
+	/* After the initrd there may be no /proc in our root; the value was inherited. */
+	if (fd < 0 && errno == ENOENT)
+		return;
 	if (fd < 0 || write(fd, "-1000", 5) != 5)
 		log_line("oom_score_adj: %s", strerror(errno));
 }

@@ -177,6 +177,12 @@ int sandbox_seal(void)
 	if (!ctx)
 		return -ENOMEM;
 	r = seccomp_attr_set(ctx, SCMP_FLTATR_CTL_TSYNC, 1);
+	/*
+	 * The default kills the one thread that used another ABI's numbers; the rest
+	 * would keep the socket, and the kernel not see that the worker is broken.
+	 */
+	if (!r)
+		r = seccomp_attr_set(ctx, SCMP_FLTATR_ACT_BADARCH, SCMP_ACT_KILL_PROCESS);
 	if (!r)
 		r = allow_plain(ctx);
 	if (!r)
