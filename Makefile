@@ -151,8 +151,6 @@ deps:
 	scripts/deps all
 
 demo:
-	@echo 'about 10 minutes at first (the packages are fetched), 3 later'
-	scripts/deps test
 	scripts/demo
 
 BUILD_ALL = $(MAKE) --no-print-directory -s -j$(shell nproc) tools unit guest-programs
