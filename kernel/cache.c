@@ -182,6 +182,47 @@ struct qcow_block *qcow_cache_get(struct qcow_cache *cache, u64 guest_off)
 	return block;
 }
 
+/* Makes room, and hands over the block that made it if nobody else looks at it. */
+static struct qcow_block *recycle(struct qcow_cache *cache, unsigned int length)
+{
+	struct qcow_block *block;
+
+	spin_lock(&cache->lock);
+	block = list_first_entry_or_null(&cache->lru, struct qcow_block, lru);
+	if (block && cache->bytes + length > cache->budget && block->length == length &&
+	    kref_read(&block->ref) == 1) {
+		kref_get(&block->ref);
+		drop_locked(cache, block);
+	} else {
+		block = NULL;
+	}
+	spin_unlock(&cache->lock);
+	return block;
+}
+
+/**
+ * qcow_cache_new_block() - memory for a block that is to be inserted
+ * @cache: the cache
+ * @guest_off: bytes, where the guest has it
+ * @length: bytes, at most DM_QCOW_MAX_BLOCK_SIZE
+ *
+ * A full cache gives its oldest block: pages from the allocator come cleared, at
+ * the price of a copy.
+ *
+ * Context: process; may sleep, without I/O.
+ * Return: the block with one reference, or NULL.
+ */
+struct qcow_block *qcow_cache_new_block(struct qcow_cache *cache, u64 guest_off,
+					unsigned int length)
+{
+	struct qcow_block *block = recycle(cache, length);
+
+	if (!block)
+		return qcow_block_create(guest_off, length);
+	block->guest_off = guest_off;
+	return block;
+}
+
 /**
  * qcow_cache_insert() - keep a block, and let others go for it
  * @cache: the cache

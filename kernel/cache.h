@@ -35,6 +35,8 @@ struct qcow_cache {
 void qcow_cache_init(struct qcow_cache *cache, size_t budget);
 void qcow_cache_reset(struct qcow_cache *cache);
 
+struct qcow_block *qcow_cache_new_block(struct qcow_cache *cache, u64 guest_off,
+					unsigned int length);
 struct qcow_block *qcow_cache_get(struct qcow_cache *cache, u64 guest_off);
 void qcow_cache_insert(struct qcow_cache *cache, struct qcow_block *block);
 

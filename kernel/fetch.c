@@ -55,6 +55,17 @@ static int serve_uncached(struct bio_list *bios, u64 guest_off, const void __use
 	return 0;
 }
 
+/* Who reads all of a block comes back for none of it: keeping a copy would only cost. */
+static bool all_whole(const struct qcow_upcall *uc)
+{
+	const struct bio *bio;
+
+	bio_list_for_each(bio, &uc->bios)
+		if (bio->bi_iter.bi_size != uc->length)
+			return false;
+	return true;
+}
+
 /* On an error the bios that are left are the caller's to end. */
 static int take_block(struct qcow_disk *disk, struct qcow_upcall *uc,
 		      const struct qcow_answer *answer)
@@ -65,7 +76,9 @@ static int take_block(struct qcow_disk *disk, struct qcow_upcall *uc,
 
 	if (answer->offset != uc->key || answer->length != uc->length)
 		return -EINVAL;
-	block = qcow_block_create(uc->key, uc->length);
+	if (all_whole(uc))
+		return serve_uncached(&uc->bios, uc->key, from);
+	block = qcow_cache_new_block(&disk->cache, uc->key, uc->length);
 	if (!block)
 		return serve_uncached(&uc->bios, uc->key, from);
 	r = qcow_block_copy_from_user(block, from);
