@@ -23,7 +23,8 @@
  *   helper -> kernel, requests:      ATTACH, LIST
  *   kernel -> supervisor, notices:   START, HUNG
  *   kernel -> worker, notice:        GONE
- *   kernel -> worker, upcalls:       PROBE, OPEN, LOAD, FETCH, CLOSE
+ *   kernel -> worker, upcalls:       PROBE, OPEN, LOAD, FETCH, PROPOSE, GRANT,
+ *                                    COMMIT, FREE, CLOSE
  *   worker -> kernel, answers:       the command of the upcall
  *
  * The kernel sends no acknowledgment for an answer. It does send NLMSG_ERROR
@@ -41,8 +42,13 @@
  * Every upcall carries COOKIE, unique in the life of the module, and stays with
  * the kernel until it is answered, timed out (table option helper_timeout), or
  * its target is gone. When a worker dies its unanswered upcalls are sent again,
- * with the same cookies, to the worker that attaches next. All five may be
- * answered twice without harm; whoever answers first wins.
+ * with the same cookies, to the worker that attaches next. All but FREE may be
+ * carried out twice without harm; whoever answers first wins. A FREE in doubt is
+ * dropped: lowering a shared refcount twice would destroy data, not lowering it
+ * leaks a cluster.
+ *
+ * At most one of PROPOSE, GRANT, COMMIT, FREE, CLOSE of a target is at work in the
+ * worker at a time: it serialises them. The kernel may send the next one early.
  *
  * An answer carries TARGET, EPOCH, COOKIE, and either ERROR (with ERROR_TEXT)
  * or the attributes listed for its command.
@@ -51,11 +57,15 @@
  * ---------------------------------------
  *   in:  VERSION, and TARGET for a worker; no TARGET for the supervisor
  *   out: EPOCH; for a worker also TARGET, STATE, PATH, OPTIONS, FLAGS, DEVICE,
- *        TIMEOUT and, if STATE is DM_QCOW_STATE_OPEN, LAYERS
+ *        TIMEOUT and, if STATE is DM_QCOW_STATE_OPEN, LAYERS and, if the image is open
+ *        for writing, LEASES
  *   Each LAYERS entry's fd is a new descriptor, close-on-exec, installed in the
  *   calling process: the very open file description the OPEN answer of an
  *   earlier worker gave, with the file locks it carries. The caller owns the
  *   descriptors. The kernel keeps its own references.
+ *   LEASES: what an earlier worker proposed that is not granted yet, and every
+ *   DM_QCOW_LEASE_TABLE extent granted since OPEN. Before it answers anything, the
+ *   worker makes durable what its predecessor may have written.
  *   errors: EPERM; EPROTO if VERSION is not DM_QCOW_VERSION; ENOENT if there is no
  *   such target; EBUSY while an earlier socket of that role is open (kill and
  *   reap its owner first); EMFILE if the descriptors do not fit.
@@ -100,8 +110,9 @@
  *   kernel takes its own reference to each fd before the answer's sendmsg(2)
  *   returns. It checks them: a regular file must do direct I/O; a block device
  *   must be one that PROBE named; at most DM_QCOW_MAX_LAYERS; only the data layer may
- *   be DM_QCOW_LAYER_WRITABLE. SHAPE must fit what PROBE said, else the resume
- *   fails.
+ *   be DM_QCOW_LAYER_WRITABLE, and its fd must be open for writing. SHAPE must fit what
+ *   PROBE said, else the resume fails. For writing also TABLES, as in GRANT, and OPENED.
+ *   Autoclear bits that nobody here maintains have been cleared, durably.
  *
  * LOAD
  * ----
@@ -111,7 +122,8 @@
  *   order, without holes, covering the whole page. Blocks past the image's end
  *   are DM_QCOW_RUN_ZERO. A block the helper cannot resolve (a corrupt table) is
  *   DM_QCOW_RUN_FETCH, and its FETCH answers the error: one bad entry must not
- *   take its 511 neighbours down.
+ *   take its 511 neighbours down. A block that the image has on its own metadata is
+ *   also DM_QCOW_RUN_BROKEN: the kernel takes the device to mode RO.
  *
  * FETCH
  * -----
@@ -120,9 +132,55 @@
  *   memory. The kernel has copied them when the answer's sendmsg(2) returns; the
  *   buffer remains the helper's.
  *
+ * PROPOSE, image open for writing; one at a time, also with GRANT
+ * -------------------------------------------------------------
+ *   asks: BYTES, TABLES: clusters for this much data, and for this many metadata
+ *   tables.
+ *   answer: LEASES, at most DM_QCOW_MAX_LEASES: clusters that nothing uses. Nothing is
+ *   written for it. Fewer than asked for will do; none at all is a right answer only if
+ *   none of what was asked for is ever needed (all tables exist; identity allocation).
+ *   ERROR ENOSPC: nothing is free.
+ *   The kernel records the answer before it sends GRANT. If the sender dies, the
+ *   next worker learns of it from ATTACH, or is asked anew.
+ *
+ * GRANT
+ * -----
+ *   asks: LEASES, exactly as proposed: make them ours. Said twice it is the same GRANT.
+ *   answer: LEASES, the same extents in the same order, DM_QCOW_LEASE_ZERO set where
+ *   all of an extent durably reads as zeros; TABLES. Their refcounts are durably 1;
+ *   tables have space behind them, so that a COMMIT never needs any.
+ *   TABLES: in how many more L2 tables deltas may lie before another PROPOSE;
+ *   DM_QCOW_TABLES_ENOUGH if none will ever be missing.
+ *   ERROR ENOSPC: the kernel may say it again; any other: it forgets the proposal.
+ *
+ * COMMIT
+ * ------
+ *   asks: GENERATION, FLAGS, DELTAS: in guest order, not overlapping, at most
+ *   DM_QCOW_MAX_DELTAS; make the map on disk say so. The data is durable already, except
+ *   with DM_QCOW_COMMIT_UNFLUSHED: then one flush of the image, after the tables are
+ *   written, must cover both. A generation with more deltas comes in several COMMITs.
+ *   answer: TABLES, as in GRANT; LOST: how many clusters that the guest did not own
+ *   alone (shared with a snapshot, compressed) lost their last pointer from the map. The
+ *   worker remembers them until FREE; what it cannot remember it leaks, and counts
+ *   in LOST all the same. The pointers are durable, and all threads of the worker resolve
+ *   by the new ones. No refcount has gone down.
+ *   A cluster that the guest owned alone (its entry was writable) is the kernel's
+ *   once its pointer is gone: it goes back to the pool of leased clusters.
+ *   ERROR EROFS or EIO: nothing can be written any more, mode RO.
+ *   ERROR ENOSPC: may be said again.
+ *
+ * FREE
+ * ----
+ *   asks: LEASES, which may be empty: lower by one the refcounts of what earlier
+ *   COMMITs counted in LOST; nobody can read the old places any more. And take these
+ *   leased, unused clusters back.
+ *   answer: nothing more. Need not be durable.
+ *   If the worker dies before it answered, this FREE is not said again.
+ *
  * CLOSE, on a clean suspend and on removal
  * ----------------------------------------
- *   asks: make the image complete on disk, unlock it, close the files.
+ *   asks: make the image complete on disk, unlock it, close the files. Leases were
+ *   given back with FREE; tables not used are the worker's to release.
  *   answer: nothing more. The kernel drops its references when it has the answer.
  */
 #ifndef _UAPI_LINUX_DM_QCOW_H
@@ -140,6 +198,11 @@
 /* Block sizes; a block is the image's cluster or subcluster. Powers of two. */
 #define DM_QCOW_MIN_BLOCK_SIZE	512
 #define DM_QCOW_MAX_BLOCK_SIZE	(2U << 20)
+/* Extents in one PROPOSE, GRANT, FREE or ATTACH; deltas in one COMMIT. */
+#define DM_QCOW_MAX_LEASES	1024
+#define DM_QCOW_MAX_DELTAS	1024
+/* TABLES: none will be missing. */
+#define DM_QCOW_TABLES_ENOUGH	0xffffffffU
 /* Longest ERROR_TEXT, its NUL included; the kernel cuts what is longer. */
 #define DM_QCOW_MAX_TEXT	512
 
@@ -155,6 +218,10 @@ enum dm_qcow_cmd {
 	DM_QCOW_CMD_LOAD,
 	DM_QCOW_CMD_FETCH,
 	DM_QCOW_CMD_CLOSE,
+	DM_QCOW_CMD_PROPOSE,
+	DM_QCOW_CMD_GRANT,
+	DM_QCOW_CMD_COMMIT,
+	DM_QCOW_CMD_FREE,
 
 	__DM_QCOW_CMD_MAX,
 	DM_QCOW_CMD_MAX = __DM_QCOW_CMD_MAX - 1
@@ -185,6 +252,13 @@ enum dm_qcow_attr {
 	DM_QCOW_ATTR_OFFSET,		/* u64: guest offset */
 	DM_QCOW_ATTR_LENGTH,		/* u32 */
 	DM_QCOW_ATTR_ADDR,		/* u64: user address in the sender's memory */
+	DM_QCOW_ATTR_BYTES,		/* u64 */
+	DM_QCOW_ATTR_TABLES,		/* u32 */
+	DM_QCOW_ATTR_LEASES,		/* struct dm_qcow_lease [] */
+	DM_QCOW_ATTR_GENERATION,	/* u64 */
+	DM_QCOW_ATTR_DELTAS,		/* struct dm_qcow_delta [] */
+	DM_QCOW_ATTR_LOST,		/* u64: clusters */
+	DM_QCOW_ATTR_OPENED,		/* u32: DM_QCOW_OPENED_*: what the guest may do */
 
 	__DM_QCOW_ATTR_MAX,
 	DM_QCOW_ATTR_MAX = __DM_QCOW_ATTR_MAX - 1
@@ -192,6 +266,12 @@ enum dm_qcow_attr {
 
 /* The table was loaded read-only: lock and open as a reader. */
 #define DM_QCOW_FLAG_READ_ONLY	(1U << 0)
+
+/* COMMIT: the data is not flushed; see there. */
+#define DM_QCOW_COMMIT_UNFLUSHED	(1U << 0)
+
+/* OPEN, for writing: what the format can express */
+#define DM_QCOW_OPENED_DISCARD	(1U << 0)	/* deltas ZERO: a v3 image, or no backing file */
 
 enum dm_qcow_state {
 	DM_QCOW_STATE_NEW,		/* PROBE not answered yet */
@@ -252,6 +332,10 @@ enum dm_qcow_run_type {
 
 /* DATA: may be written in place. The layer must be DM_QCOW_LAYER_WRITABLE. */
 #define DM_QCOW_RUN_WRITABLE	(1U << 0)
+/* Not WRITABLE: the blocks have a place of their own in the data layer to be written to. */
+#define DM_QCOW_RUN_RESERVED	(1U << 1)
+/* FETCH: the image is damaged so that writing to it is dangerous. */
+#define DM_QCOW_RUN_BROKEN	(1U << 2)
 
 /*
  * struct dm_qcow_run - consecutive blocks of one kind
@@ -262,6 +346,8 @@ enum dm_qcow_run_type {
  * @layer: DATA: the layer's number
  * @type: enum dm_qcow_run_type
  * @flags: DM_QCOW_RUN_*
+ * @reserved_off: RESERVED: where the first block goes in the data layer when it is
+ *	written; as host_off. Nothing is known of what is there now
  */
 struct dm_qcow_run {
 	__u64 host_off;
@@ -269,6 +355,44 @@ struct dm_qcow_run {
 	__u16 layer;
 	__u8 type;
 	__u8 flags;
+	__u64 reserved_off;
+};
+
+/* For the worker's tables, not for data; the kernel only keeps it for ATTACH. */
+#define DM_QCOW_LEASE_TABLE	(1U << 0)
+/* Durably reads as zeros. */
+#define DM_QCOW_LEASE_ZERO	(1U << 1)
+
+/*
+ * struct dm_qcow_lease - consecutive clusters of the data layer (TABLE: of the image)
+ * @host_off: a multiple of the cluster size
+ * @nr_clusters: at least 1
+ * @flags: DM_QCOW_LEASE_*
+ */
+struct dm_qcow_lease {
+	__u64 host_off;
+	__u32 nr_clusters;
+	__u32 flags;
+};
+
+enum dm_qcow_delta_type {
+	DM_QCOW_DELTA_DATA,		/* host_off in the data layer; contiguous */
+	DM_QCOW_DELTA_ZERO,		/* zeros; a cluster without any data left is given up */
+	DM_QCOW_DELTA_ZERO_KEEP,	/* zeros; the blocks keep their place */
+};
+
+/*
+ * struct dm_qcow_delta - a change of the map that is to be made durable
+ * @guest_off: a multiple of the block size
+ * @host_off: DATA: of the first block; the same distance into its cluster as guest_off
+ * @nr_blocks: at least 1; past the image's end at most to the end of its last cluster
+ * @type: enum dm_qcow_delta_type
+ */
+struct dm_qcow_delta {
+	__u64 guest_off;
+	__u64 host_off;
+	__u32 nr_blocks;
+	__u32 type;
 };
 
 #endif
