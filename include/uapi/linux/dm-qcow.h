@@ -111,7 +111,7 @@
  *   returns. It checks them: a regular file must do direct I/O; a block device
  *   must be one that PROBE named; at most DM_QCOW_MAX_LAYERS; only the data layer may
  *   be DM_QCOW_LAYER_WRITABLE, and its fd must be open for writing. SHAPE must fit what
- *   PROBE said, else the resume fails. For writing also TABLES, as in GRANT, and OPENED.
+ *   PROBE said, else the resume fails. For writing also TABLES, as in GRANT.
  *   Autoclear bits that nobody here maintains have been cleared, durably.
  *
  * LOAD
@@ -258,7 +258,6 @@ enum dm_qcow_attr {
 	DM_QCOW_ATTR_GENERATION,	/* u64 */
 	DM_QCOW_ATTR_DELTAS,		/* struct dm_qcow_delta [] */
 	DM_QCOW_ATTR_LOST,		/* u64: clusters */
-	DM_QCOW_ATTR_OPENED,		/* u32: DM_QCOW_OPENED_*: what the guest may do */
 
 	__DM_QCOW_ATTR_MAX,
 	DM_QCOW_ATTR_MAX = __DM_QCOW_ATTR_MAX - 1
@@ -270,8 +269,8 @@ enum dm_qcow_attr {
 /* COMMIT: the data is not flushed; see there. */
 #define DM_QCOW_COMMIT_UNFLUSHED	(1U << 0)
 
-/* OPEN, for writing: what the format can express */
-#define DM_QCOW_OPENED_DISCARD	(1U << 0)	/* deltas ZERO: a v3 image, or no backing file */
+/* SHAPE: deltas ZERO and ZERO_KEEP can be expressed: a v3 image, or no backing file. */
+#define DM_QCOW_SHAPE_ZEROES	(1U << 0)
 
 enum dm_qcow_state {
 	DM_QCOW_STATE_NEW,		/* PROBE not answered yet */
@@ -289,7 +288,7 @@ enum dm_qcow_state {
  * @logical_block_size: 512 .. 4096: the smallest direct I/O all layers can do
  * @dma_alignment: mask that a buffer's address must be clear of for direct I/O
  * @nr_layers: 1 .. DM_QCOW_MAX_LAYERS
- * @reserved: zero
+ * @flags: DM_QCOW_SHAPE_*
  */
 struct dm_qcow_shape {
 	__u64 virtual_size;
@@ -299,7 +298,7 @@ struct dm_qcow_shape {
 	__u32 logical_block_size;
 	__u32 dma_alignment;
 	__u32 nr_layers;
-	__u32 reserved;
+	__u32 flags;
 };
 
 /* struct dm_qcow_device - a block device */
