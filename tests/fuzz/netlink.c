@@ -25,6 +25,8 @@ static void look(const struct qnl_msg *msg)
 	touch(&msg->devices, sizeof(struct dm_qcow_device));
 	touch(&msg->layers, sizeof(struct dm_qcow_layer));
 	touch(&msg->runs, sizeof(struct dm_qcow_run));
+	touch(&msg->leases, sizeof(struct dm_qcow_lease));
+	touch(&msg->deltas, sizeof(struct dm_qcow_delta));
 	touch(&msg->options, 1);
 	if (table_init(&table, msg))
 		return;

@@ -119,8 +119,6 @@ tables() {
 	bad_table "an option out of range" "helper_timeout:0: want a number" "0 $SECTORS qcow $DIR/whole2 1 helper_timeout:0"
 	inventory >"$SCRATCH/before"
 	refused qcow open bad "$DIR/whole2" --read-only --sector-size 1000
-	refused qcow open bad "$DIR/whole2"
-	one_line "no --read-only" "add --read-only"
 	refused qcow open a/b "$DIR/whole2" --read-only
 	one_line "a name with a slash" "cannot be the name of a device"
 	refused qcow close bad

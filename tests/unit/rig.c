@@ -133,18 +133,18 @@ static void *run_broker(void *arg)
 	return NULL;
 }
 
-static void describe(struct qnl_msg *msg, const char *path, const char *word)
+static void describe(struct qnl_msg *msg, const char *path, const char *word, uint32_t flags)
 {
 	memset(msg, 0, sizeof(*msg));
 	qnl_set(msg, TARGET, target, RIG_TARGET);
 	qnl_set(msg, PATH, path, path);
-	qnl_set(msg, FLAGS, flags, DM_QCOW_FLAG_READ_ONLY);
+	qnl_set(msg, FLAGS, flags, flags);
 	if (word)
 		qnl_set(msg, OPTIONS, options,
 			((struct qnl_array){ word, (uint32_t)strlen(word) + 1 }));
 }
 
-struct rig *rig_create(const char *name, const char *word)
+static struct rig *create(const char *name, const char *word, uint32_t flags)
 {
 	struct rig *rig = calloc(1, sizeof(*rig));
 	struct host_opener opener;
@@ -153,7 +153,7 @@ struct rig *rig_create(const char *name, const char *word)
 	int sv[2];
 
 	snprintf(path, sizeof(path), "%s/%s", rig_dir, name);
-	describe(&attached, path, word);
+	describe(&attached, path, word, flags);
 	assert_int_equal(table_init(&rig->table, &attached), 0);
 
 	assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sv), 0);
@@ -169,6 +169,16 @@ struct rig *rig_create(const char *name, const char *word)
 	opener = broker_opener(&rig->client);
 	assert_int_equal(image_init(&rig->worker.image, &attached, &opener, RIG_LANES), 0);
 	return rig;
+}
+
+struct rig *rig_create(const char *name, const char *word)
+{
+	return create(name, word, DM_QCOW_FLAG_READ_ONLY);
+}
+
+struct rig *rig_create_rw(const char *name, const char *word)
+{
+	return create(name, word, 0);
 }
 
 void rig_serve(struct rig *rig)
@@ -196,7 +206,7 @@ void rig_destroy(struct rig *rig)
 void rig_send(struct rig *rig, const struct qnl_msg *msg)
 {
 	const struct qnl_envelope env = { .family = RIG_FAMILY };
-	char buf[512];
+	static char buf[QNL_SMALL_BUF_SIZE];
 	int len = qnl_encode(msg, &env, buf, sizeof(buf));
 
 	assert_true(len > 0);
@@ -225,7 +235,7 @@ void rig_take_answer(struct rig *rig)
 	assert_int_equal(rig->reply.epoch, RIG_EPOCH);
 }
 
-static const struct qnl_msg *call_msg(struct rig *rig, struct qnl_msg *up)
+const struct qnl_msg *rig_ask(struct rig *rig, struct qnl_msg *up)
 {
 	rig_upcall(rig, up);
 	rig_take_answer(rig);
@@ -238,7 +248,7 @@ const struct qnl_msg *rig_call(struct rig *rig, uint8_t cmd)
 {
 	struct qnl_msg up = { .cmd = cmd };
 
-	return call_msg(rig, &up);
+	return rig_ask(rig, &up);
 }
 
 const struct qnl_msg *rig_load(struct rig *rig, uint64_t page)
@@ -247,7 +257,7 @@ const struct qnl_msg *rig_load(struct rig *rig, uint64_t page)
 
 	qnl_set(&up, PAGE, page, page);
 	qnl_set(&up, SEQ, seq, 77);
-	return call_msg(rig, &up);
+	return rig_ask(rig, &up);
 }
 
 const struct qnl_msg *rig_fetch(struct rig *rig, uint64_t offset, uint32_t length)
@@ -256,7 +266,7 @@ const struct qnl_msg *rig_fetch(struct rig *rig, uint64_t offset, uint32_t lengt
 
 	qnl_set(&up, OFFSET, offset, offset);
 	qnl_set(&up, LENGTH, length, length);
-	return call_msg(rig, &up);
+	return rig_ask(rig, &up);
 }
 
 void assert_answer_ok(const struct qnl_msg *reply)

@@ -53,8 +53,10 @@ struct rig {
 	struct qnl_msg reply; /* points into buf */
 };
 
-/* A worker that has attached to the table "<image> [<word>]"; not serving yet. */
+/* A worker that has attached to the read-only table "<image> [<word>]"; not serving yet. */
 struct rig *rig_create(const char *image, const char *word);
+/* The table is for writing. */
+struct rig *rig_create_rw(const char *image, const char *word);
 void rig_serve(struct rig *rig);
 /* It ends like a worker whose socket broke. */
 void rig_destroy(struct rig *rig);
@@ -67,6 +69,7 @@ void rig_send_refusal(struct rig *rig, int error);
 /* Sends an upcall, with TARGET and a new COOKIE; takes any answer; both. */
 void rig_upcall(struct rig *rig, struct qnl_msg *up);
 void rig_take_answer(struct rig *rig);
+const struct qnl_msg *rig_ask(struct rig *rig, struct qnl_msg *up);
 const struct qnl_msg *rig_call(struct rig *rig, uint8_t cmd);
 const struct qnl_msg *rig_load(struct rig *rig, uint64_t page);
 const struct qnl_msg *rig_fetch(struct rig *rig, uint64_t offset, uint32_t length);

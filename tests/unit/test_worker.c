@@ -300,7 +300,8 @@ static void test_reattach_opens_nothing(void **state)
 	unlink(path);
 
 	rig = rig_create("doomed.qcow2", NULL);
-	assert_int_equal(image_adopt(&rig->worker.image, &(struct qnl_array){ layers, nr }, &err),
+	assert_int_equal(image_adopt(&rig->worker.image, &(struct qnl_array){ layers, nr },
+				     &(struct qnl_array){ 0 }, &err),
 			 0);
 	rig_serve(rig);
 	check_first_page(rig);
@@ -317,7 +318,8 @@ static void test_failed_adoption_answers(void **state)
 	struct qcow_error err = { 0 };
 
 	(void)state;
-	assert_true(image_adopt(&rig->worker.image, &(struct qnl_array){ &layer, 1 }, &err) < 0);
+	assert_true(image_adopt(&rig->worker.image, &(struct qnl_array){ &layer, 1 },
+				&(struct qnl_array){ 0 }, &err) < 0);
 	assert_int_equal(fcntl(layer.fd, F_GETFD), -1);
 	rig_serve(rig);
 	assert_answer_error(rig_load(rig, 0), EIO, "suspend and resume");

@@ -123,8 +123,10 @@ static int renew_policy(struct broker *b, struct qcow_error *err)
 
 static bool sane_request(const struct broker *b, const struct broker_request *wire)
 {
+	/* A data file that is not the image's own comes later in the walk, if at all. */
 	bool writable = !(b->table->flags & DM_QCOW_FLAG_READ_ONLY) &&
-			(wire->role == HOST_ROLE_IMAGE || wire->role == HOST_ROLE_DATA_FILE);
+			(wire->role == HOST_ROLE_IMAGE ||
+			 (wire->role == HOST_ROLE_DATA_FILE && b->nr_opened == 1));
 
 	return memchr(wire->path, 0, sizeof(wire->path)) && wire->path[0] == '/' &&
 	       wire->role >= HOST_ROLE_IMAGE && wire->role <= HOST_ROLE_DATA_FILE &&

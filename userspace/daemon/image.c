@@ -22,6 +22,34 @@ static int init_write_first(pthread_rwlock_t *lock)
 	return r;
 }
 
+static bool is_read_only(const struct image *image)
+{
+	return image->table.flags & DM_QCOW_FLAG_READ_ONLY;
+}
+
+static void empty_lanes(struct image *image)
+{
+	for (unsigned int i = 0; i < image->nr_lanes; i++) {
+		struct lane *lane = &image->lanes[i];
+
+		qcow_scratch_destroy(lane->scratch);
+		free(lane->bytes);
+		lane->scratch = NULL;
+		lane->bytes = NULL;
+	}
+}
+
+/* Writes nothing: what is not finished stays for the next worker. */
+static void let_go(struct image *image)
+{
+	if (image->writing)
+		writing_end(image->writing);
+	empty_lanes(image);
+	host_chain_close(image->chain);
+	image->chain = NULL;
+	image->lost = false;
+}
+
 int image_init(struct image *image, const struct qnl_msg *attached,
 	       const struct host_opener *opener, unsigned int nr_lanes)
 {
@@ -39,30 +67,29 @@ int image_init(struct image *image, const struct qnl_msg *attached,
 		return -ENOMEM;
 	}
 	memset(image->lanes, 0, nr_lanes * sizeof(*image->lanes));
+	if (!is_read_only(image)) {
+		image->writing = writing_create();
+		if (!image->writing) {
+			free(image->lanes);
+			table_exit(&image->table);
+			return -ENOMEM;
+		}
+	}
+	pthread_mutex_init(&image->write_lock, NULL);
 	return init_write_first(&image->lock);
 }
 
 void image_exit(struct image *image)
 {
-	image_close(image);
+	let_go(image);
 	pthread_rwlock_destroy(&image->lock);
+	pthread_mutex_destroy(&image->write_lock);
+	writing_destroy(image->writing);
 	free(image->lanes);
 	table_exit(&image->table);
 }
 
 /* ---- opening ------------------------------------------------------------------- */
-
-static void empty_lanes(struct image *image)
-{
-	for (unsigned int i = 0; i < image->nr_lanes; i++) {
-		struct lane *lane = &image->lanes[i];
-
-		qcow_scratch_destroy(lane->scratch);
-		free(lane->bytes);
-		lane->scratch = NULL;
-		lane->bytes = NULL;
-	}
-}
 
 static int fill_lane(struct lane *lane, struct host_chain *chain, uint32_t block_size,
 		     struct qcow_error *err)
@@ -94,10 +121,9 @@ static int use_chain(struct image *image, struct host_chain *chain, struct qcow_
 }
 
 static int open_chain(struct image *image, unsigned int lock_flag, struct host_chain **chain,
-		      struct qcow_error *err)
+		      bool *drop_bitmaps, struct qcow_error *err)
 {
-	bool read_only = image->table.flags & DM_QCOW_FLAG_READ_ONLY;
-	unsigned int flags = lock_flag | (read_only ? 0 : HOST_CHAIN_WRITE);
+	unsigned int flags = lock_flag | (is_read_only(image) ? 0 : HOST_CHAIN_WRITE);
 	struct host_chain_params params;
 	struct host_options options;
 	int r;
@@ -107,6 +133,7 @@ static int open_chain(struct image *image, unsigned int lock_flag, struct host_c
 		return r;
 	params = host_chain_params(&options, flags);
 	r = host_chain_open(chain, image->table.path, &params, &image->opener, err);
+	*drop_bitmaps = options.drop_bitmaps;
 	host_options_exit(&options);
 	return r;
 }
@@ -125,6 +152,21 @@ static uint32_t cluster_size(struct qcow_chain *lib)
 	return 1U << (top ? qcow_image_cluster_bits(top) : qcow_chain_block_bits(lib));
 }
 
+/*
+ * Version 2 has no zero flag: it can only forget a cluster, and only where no backing
+ * file shines through. A raw data file must hold the zeros themselves.
+ */
+static uint32_t shape_flags(struct qcow_chain *lib)
+{
+	const struct qcow_header *h = qcow_image_header(qcow_chain_layer_image(lib, 0));
+
+	if (h->autoclear & QCOW_AUTOCLEAR_DATA_RAW)
+		return 0;
+	if (h->version >= 3)
+		return DM_QCOW_SHAPE_ZEROES | DM_QCOW_SHAPE_KEEP;
+	return h->has_backing ? 0 : DM_QCOW_SHAPE_ZEROES;
+}
+
 static void put_shape(struct qnl_msg *answer, struct host_chain *chain)
 {
 	struct qcow_chain *lib = host_chain_lib(chain);
@@ -135,6 +177,7 @@ static void put_shape(struct qnl_msg *answer, struct host_chain *chain)
 		.block_size = 1U << qcow_chain_block_bits(lib),
 		.logical_block_size = host_chain_sector_size(chain),
 		.nr_layers = (uint32_t)nr,
+		.flags = shape_flags(lib),
 	};
 
 	put_identity(&shape, host_chain_layer(chain, 0));
@@ -163,16 +206,17 @@ static void put_devices(struct qnl_msg *answer, struct lane *lane, const struct 
 		qnl_set(answer, DEVICES, devices, ((struct qnl_array){ lane->out.devices, nr }));
 }
 
-static void put_layers(struct qnl_msg *answer, struct lane *lane, const struct host_chain *chain)
+static void put_layers(struct qnl_msg *answer, struct lane *lane, struct host_chain *chain)
 {
 	size_t nr = host_chain_nr_layers(chain);
+	size_t data_layer = qcow_chain_data_layer(host_chain_lib(chain));
 
 	for (size_t i = 0; i < nr; i++) {
 		const struct host_layer *layer = host_chain_layer(chain, i);
 
 		lane->out.layers[i] = (struct dm_qcow_layer){
 			.fd = layer->fd,
-			.flags = layer->read_only ? 0 : DM_QCOW_LAYER_WRITABLE,
+			.flags = i == data_layer && !layer->read_only ? DM_QCOW_LAYER_WRITABLE : 0,
 			.tag = layer->tag,
 		};
 	}
@@ -183,9 +227,10 @@ int image_probe(struct image *image, struct lane *lane, struct qnl_msg *answer,
 		struct qcow_error *err)
 {
 	struct host_chain *chain;
+	bool drop_bitmaps;
 	int r;
 
-	r = open_chain(image, HOST_CHAIN_PROBE_LOCK, &chain, err);
+	r = open_chain(image, HOST_CHAIN_PROBE_LOCK, &chain, &drop_bitmaps, err);
 	if (r)
 		return r;
 	put_shape(answer, chain);
@@ -194,34 +239,53 @@ int image_probe(struct image *image, struct lane *lane, struct qnl_msg *answer,
 	return 0;
 }
 
+static int begin_writing(struct image *image, bool drop_bitmaps, struct qcow_error *err)
+{
+	int r = writing_begin(image->writing, host_chain_lib(image->chain), drop_bitmaps, err);
+
+	if (!r)
+		return 0;
+	qcow_error_prefix(err, "%s", image->table.path);
+	let_go(image);
+	return r;
+}
+
 int image_open(struct image *image, struct lane *lane, struct qnl_msg *answer,
 	       struct qcow_error *err)
 {
 	struct host_chain *chain;
+	bool drop_bitmaps;
 	int r;
 
-	image_close(image);
-	r = open_chain(image, HOST_CHAIN_LOCK, &chain, err);
+	let_go(image);
+	r = open_chain(image, HOST_CHAIN_LOCK, &chain, &drop_bitmaps, err);
 	if (r)
 		return r;
 	r = use_chain(image, chain, err);
+	if (!r && image->writing)
+		r = begin_writing(image, drop_bitmaps, err);
 	if (r)
 		return r;
 	put_shape(answer, image->chain);
 	put_layers(answer, lane, image->chain);
+	if (image->writing)
+		writing_put_tables(image->writing, answer);
 	return 0;
 }
 
-void image_close(struct image *image)
+int image_close(struct image *image, struct qcow_error *err)
 {
-	empty_lanes(image);
-	host_chain_close(image->chain);
-	image->chain = NULL;
-	image->lost = false;
+	int r = 0;
+
+	if (image->chain && image->writing)
+		r = writing_finish(image->writing, err);
+	if (!r)
+		let_go(image);
+	return r;
 }
 
 static int adopt_chain(struct image *image, const struct qnl_array *layers,
-		       struct host_chain **chain, struct qcow_error *err)
+		       struct host_chain **chain, bool *drop_bitmaps, struct qcow_error *err)
 {
 	host_tag_t tags[DM_QCOW_MAX_LAYERS];
 	int fds[DM_QCOW_MAX_LAYERS];
@@ -247,18 +311,31 @@ static int adopt_chain(struct image *image, const struct qnl_array *layers,
 	}
 	params = host_chain_params(&options, 0);
 	r = host_chain_adopt(chain, fds, tags, layers->nr, &params, err);
+	*drop_bitmaps = options.drop_bitmaps;
 	host_options_exit(&options);
 	return r;
 }
 
-int image_adopt(struct image *image, const struct qnl_array *layers, struct qcow_error *err)
+static void adopt_writing(struct image *image, bool drop_bitmaps, const struct qnl_array *leases)
+{
+	struct qcow_error err = { 0 };
+
+	if (writing_adopt(image->writing, host_chain_lib(image->chain), drop_bitmaps, leases, &err))
+		log_line("%s can be read only: %s", image->table.path, err.text);
+}
+
+int image_adopt(struct image *image, const struct qnl_array *layers, const struct qnl_array *leases,
+		struct qcow_error *err)
 {
 	struct host_chain *chain;
+	bool drop_bitmaps = false;
 	int r;
 
-	r = adopt_chain(image, layers, &chain, err);
+	r = adopt_chain(image, layers, &chain, &drop_bitmaps, err);
 	if (!r)
 		r = use_chain(image, chain, err);
+	if (!r && image->writing)
+		adopt_writing(image, drop_bitmaps, leases);
 	image->lost = r;
 	return r;
 }
@@ -285,12 +362,16 @@ static struct dm_qcow_run convert_run(const struct qcow_run *run, uint32_t block
 
 	if (run->type == QCOW_RUN_ZERO)
 		out.type = DM_QCOW_RUN_ZERO;
-	if (run->type != QCOW_RUN_DATA)
-		return out;
-	out.type = DM_QCOW_RUN_DATA;
-	out.host_off = run->host_off;
-	out.layer = (uint16_t)run->layer;
-	out.flags = run->writable ? DM_QCOW_RUN_WRITABLE : 0;
+	if (run->type == QCOW_RUN_DATA) {
+		out.type = DM_QCOW_RUN_DATA;
+		out.host_off = run->host_off;
+		out.layer = (uint16_t)run->layer;
+	}
+	if (run->reserved)
+		out.reserved_off = run->reserved_off;
+	out.flags = (run->writable ? DM_QCOW_RUN_WRITABLE : 0) |
+		    (run->reserved ? DM_QCOW_RUN_RESERVED : 0) |
+		    (run->forbidden ? DM_QCOW_RUN_BROKEN : 0);
 	return out;
 }
 

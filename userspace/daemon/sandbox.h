@@ -8,8 +8,8 @@
  *   sandbox_seal      the system call filter, on all threads at once; starting
  *                     threads is over
  *
- * What is left: read the descriptors one has, talk on the sockets one has, take
- * anonymous memory.
+ * What is left: read and write the descriptors one has, talk on the sockets one has,
+ * take anonymous memory.
  */
 #ifndef QCOW_DAEMON_SANDBOX_H
 #define QCOW_DAEMON_SANDBOX_H

@@ -11,7 +11,9 @@ static const char *command_name(uint8_t cmd)
 	static const char *const names[] = {
 		[DM_QCOW_CMD_PROBE] = "PROBE", [DM_QCOW_CMD_OPEN] = "OPEN",
 		[DM_QCOW_CMD_LOAD] = "LOAD",   [DM_QCOW_CMD_FETCH] = "FETCH",
-		[DM_QCOW_CMD_CLOSE] = "CLOSE",
+		[DM_QCOW_CMD_CLOSE] = "CLOSE", [DM_QCOW_CMD_PROPOSE] = "PROPOSE",
+		[DM_QCOW_CMD_GRANT] = "GRANT", [DM_QCOW_CMD_COMMIT] = "COMMIT",
+		[DM_QCOW_CMD_FREE] = "FREE",
 	};
 
 	if (cmd >= sizeof(names) / sizeof(names[0]) || !names[cmd])
@@ -19,9 +21,33 @@ static const char *command_name(uint8_t cmd)
 	return names[cmd];
 }
 
-static bool needs_write_lock(uint8_t cmd)
+static bool reads(uint8_t cmd)
 {
-	return cmd != DM_QCOW_CMD_LOAD && cmd != DM_QCOW_CMD_FETCH;
+	return cmd == DM_QCOW_CMD_LOAD || cmd == DM_QCOW_CMD_FETCH;
+}
+
+/* Beside the readers, but one at a time. */
+static bool writes(uint8_t cmd)
+{
+	return cmd == DM_QCOW_CMD_PROPOSE || cmd == DM_QCOW_CMD_GRANT || cmd == DM_QCOW_CMD_COMMIT;
+}
+
+static int run_writing(struct image *image, const struct qnl_msg *up, struct qnl_msg *answer,
+		       struct qcow_error *err)
+{
+	if (!image->writing || !image->chain)
+		return qcow_fail(err, EIO, QCOW_NO_OFF, "%s is not open for writing",
+				 image->table.path);
+	switch (up->cmd) {
+	case DM_QCOW_CMD_PROPOSE:
+		return writing_propose(image->writing, up, answer, err);
+	case DM_QCOW_CMD_GRANT:
+		return writing_grant(image->writing, up, answer, err);
+	case DM_QCOW_CMD_COMMIT:
+		return writing_commit(image->writing, up, answer, err);
+	default:
+		return writing_free(image->writing, up, err);
+	}
 }
 
 static int run_upcall(struct image *image, struct lane *lane, const struct qnl_msg *up,
@@ -37,8 +63,12 @@ static int run_upcall(struct image *image, struct lane *lane, const struct qnl_m
 	case DM_QCOW_CMD_FETCH:
 		return image_fetch(image, lane, up, answer, err);
 	case DM_QCOW_CMD_CLOSE:
-		image_close(image);
-		return 0;
+		return image_close(image, err);
+	case DM_QCOW_CMD_PROPOSE:
+	case DM_QCOW_CMD_GRANT:
+	case DM_QCOW_CMD_COMMIT:
+	case DM_QCOW_CMD_FREE:
+		return run_writing(image, up, answer, err);
 	default:
 		return qcow_fail(err, EOPNOTSUPP, QCOW_NO_OFF,
 				 "the helper is older than the module: unknown upcall %u", up->cmd);
@@ -78,15 +108,21 @@ static void answer_upcall(struct worker *w, struct lane *lane, const struct qnl_
 			 strerror(-r));
 }
 
-/* The lock is held until the answer is out: it points into what CLOSE frees. */
+/* The locks are held until the answer is out: it points into what CLOSE frees. */
 static void handle_upcall(struct worker *w, struct lane *lane, const struct qnl_msg *up)
 {
-	if (needs_write_lock(up->cmd))
-		pthread_rwlock_wrlock(&w->image.lock);
+	struct image *image = &w->image;
+
+	if (!reads(up->cmd) && !writes(up->cmd))
+		pthread_rwlock_wrlock(&image->lock);
 	else
-		pthread_rwlock_rdlock(&w->image.lock);
+		pthread_rwlock_rdlock(&image->lock);
+	if (writes(up->cmd))
+		pthread_mutex_lock(&image->write_lock);
 	answer_upcall(w, lane, up);
-	pthread_rwlock_unlock(&w->image.lock);
+	if (writes(up->cmd))
+		pthread_mutex_unlock(&image->write_lock);
+	pthread_rwlock_unlock(&image->lock);
 }
 
 /*

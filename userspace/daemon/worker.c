@@ -24,7 +24,7 @@ static struct {
 
 static unsigned int nr_threads(void)
 {
-	long n = sysconf(_SC_NPROCESSORS_ONLN);
+	long n = sysconf(_SC_NPROCESSORS_ONLN) + 2; /* those of COMMIT and PROPOSE */
 
 	if (n < WORKER_MIN_THREADS)
 		return WORKER_MIN_THREADS;
@@ -60,7 +60,7 @@ static void adopt(struct worker *w, const struct qnl_msg *reply)
 
 	if (reply->state != DM_QCOW_STATE_OPEN)
 		return;
-	if (image_adopt(&w->image, &reply->layers, &err))
+	if (image_adopt(&w->image, &reply->layers, &reply->leases, &err))
 		log_line("target %u: cannot go on with %s: %s", w->target, w->image.table.path,
 			 err.text);
 }

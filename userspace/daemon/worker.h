@@ -21,7 +21,8 @@ enum {
 /* Where the supervisor puts the worker's end of the broker's socket pair. */
 #define WORKER_BROKER_FD 3
 
-#define WORKER_MIN_THREADS 2
+/* A COMMIT may hold up a PROPOSE; neither may hold up a FETCH. */
+#define WORKER_MIN_THREADS 4
 #define WORKER_MAX_THREADS 16
 
 /* The process: attaches, locks itself in, serves. Never returns but with an exit status. */

@@ -2,6 +2,7 @@
 #include "host/chain.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -36,6 +37,7 @@ struct host_chain_params host_chain_params(const struct host_options *o, unsigne
 		.pin = o->backing,
 		.no_backing = o->no_backing,
 		.snapshot = o->snapshot,
+		.drop_bitmaps = o->drop_bitmaps,
 	};
 }
 
@@ -99,6 +101,7 @@ static int describe(struct host_layer *l, struct qcow_io *io, struct qcow_error 
 	if (fstat(l->fd, &st) < 0)
 		return qcow_fail(err, errno, QCOW_NO_OFF, "%s", strerror(errno));
 	l->is_bdev = S_ISBLK(st.st_mode);
+	l->read_only = (fcntl(l->fd, F_GETFL) & O_ACCMODE) == O_RDONLY;
 	l->rdev = l->is_bdev ? st.st_rdev : 0;
 	l->dev = st.st_dev;
 	l->ino = st.st_ino;
@@ -136,7 +139,7 @@ static int check_layer(const struct host_chain *hc, const struct host_chain_para
 static int add_layer(struct host_chain *hc, enum qcow_layer_kind kind, int fd, char *path,
 		     const struct host_chain_params *params, struct qcow_error *err)
 {
-	struct host_layer l = { .fd = fd, .kind = kind, .read_only = true, .path = path };
+	struct host_layer l = { .fd = fd, .kind = kind, .path = path };
 	struct qcow_io *io;
 	int r;
 
@@ -168,6 +171,12 @@ out_close:
 	return r;
 }
 
+/* The image, and its own data file. */
+static bool is_written(const struct host_chain *hc, enum host_role role)
+{
+	return role == HOST_ROLE_IMAGE || (role == HOST_ROLE_DATA_FILE && hc->nr == 1);
+}
+
 static int open_layer(struct host_chain *hc, enum host_role role, enum qcow_layer_kind kind,
 		      char *path, const struct host_chain_params *params,
 		      const struct host_opener *opener, struct qcow_error *err)
@@ -180,8 +189,9 @@ static int open_layer(struct host_chain *hc, enum host_role role, enum qcow_laye
 	};
 	int fd, r;
 
+	req.write = params->flags & HOST_CHAIN_WRITE && is_written(hc, role);
 	if (params->flags & (HOST_CHAIN_LOCK | HOST_CHAIN_PROBE_LOCK))
-		req.lock = HOST_LOCK_BASE;
+		req.lock = req.write ? HOST_LOCK_WRITER : HOST_LOCK_BASE;
 	r = opener->open(opener->arg, &req, &fd, err);
 	if (r < 0) {
 		free(path);
@@ -334,6 +344,45 @@ static int check_params(const struct host_chain *hc, const struct host_chain_par
 	return 0;
 }
 
+/* The kernel's page: what is smaller it cannot write alone. */
+#define MIN_CLUSTER 4096u
+
+static int check_sizes(const struct host_chain *hc, struct qcow_error *err)
+{
+	uint32_t cluster = 1u << qcow_image_cluster_bits(qcow_chain_layer_image(hc->lib, 0));
+	uint32_t block = 1u << qcow_chain_block_bits(hc->lib);
+
+	if (cluster < MIN_CLUSTER)
+		return qcow_fail(err, ENOTSUP, QCOW_NO_OFF,
+				 "clusters of %u bytes are too small for writing; open it "
+				 "read-only, or convert it with: qemu-img convert -f qcow2 "
+				 "-O qcow2 OLD NEW",
+				 cluster);
+	if (block < host_chain_sector_size(hc))
+		return qcow_fail(err, ENOTSUP, QCOW_NO_OFF,
+				 "blocks of %u bytes cannot be written where the storage wants "
+				 "%u at a time; open it read-only, or use larger clusters",
+				 block, host_chain_sector_size(hc));
+	return 0;
+}
+
+static int check_writable(const struct host_chain *hc, const struct host_chain_params *params,
+			  struct qcow_error *err)
+{
+	int r;
+
+	if (params->snapshot)
+		r = qcow_fail(err, EINVAL, QCOW_NO_OFF,
+			      "a snapshot cannot be written to; open it read-only");
+	else
+		r = qcow_chain_check_writable(hc->lib, params->drop_bitmaps, err);
+	if (!r)
+		r = check_sizes(hc, err);
+	if (r < 0)
+		qcow_error_prefix(err, "%s", hc->layer[0].path);
+	return r;
+}
+
 static int open_all(struct host_chain *hc, const char *image,
 		    const struct host_chain_params *params, const struct host_opener *opener,
 		    struct qcow_error *err)
@@ -353,7 +402,10 @@ static int open_all(struct host_chain *hc, const char *image,
 	r = open_rest(hc, params, opener, err);
 	if (r < 0 || params->flags & (HOST_CHAIN_INFO | HOST_CHAIN_ONE))
 		return r;
-	return qcow_chain_seal(hc->lib, err);
+	r = qcow_chain_seal(hc->lib, err);
+	if (r < 0 || !(params->flags & HOST_CHAIN_WRITE))
+		return r;
+	return check_writable(hc, params, err);
 }
 
 int host_chain_open(struct host_chain **out, const char *image,
@@ -363,9 +415,6 @@ int host_chain_open(struct host_chain **out, const char *image,
 	struct host_chain *hc;
 	int r;
 
-	if (params->flags & HOST_CHAIN_WRITE)
-		return qcow_fail(err, EROFS, QCOW_NO_OFF,
-				 "writing is not supported yet; open it read-only");
 	r = create(&hc, params, err);
 	if (r < 0)
 		return r;

@@ -56,8 +56,7 @@ struct host_layer {
 struct host_chain;
 
 enum {
-	HOST_CHAIN_WRITE = 1 << 0, /* layer 0 (and its data file) for writing: -EROFS until the
-				      write side exists */
+	HOST_CHAIN_WRITE = 1 << 0, /* layer 0 (and its data file) for writing by the kernel */
 	HOST_CHAIN_LOCK = 1 << 1,  /* take QEMU's locks: WRITER with WRITE on the data layer and
 				      image, else BASE */
 	HOST_CHAIN_PROBE_LOCK = 1 << 2, /* only look for conflicts */
@@ -77,6 +76,7 @@ struct host_chain_params {
 	const char *pin;		 /* backing file of layer 0 instead of the recorded one */
 	bool no_backing;		 /* refuse an image that names any other file */
 	const char *snapshot;		 /* of layer 0 */
+	bool drop_bitmaps;		 /* with WRITE: not refused for its bitmaps */
 	size_t cache_bytes;		 /* 0 = default */
 };
 
@@ -89,6 +89,8 @@ struct host_chain_params host_chain_params(const struct host_options *o, unsigne
  * format; formats other than raw and qcow2; json: and protocol names; the same
  * file twice (by dev:ino or device number); more than QCOW_MAX_LAYERS; what
  * the opener refuses. Messages about a deeper layer start with its path.
+ * With WRITE also what the kernel cannot write to, or only with damage: an image that
+ * is dirty, corrupt or has bitmaps, a snapshot, clusters smaller than a page.
  */
 int host_chain_open(struct host_chain **hc, const char *image,
 		    const struct host_chain_params *params, const struct host_opener *opener,

@@ -17,7 +17,6 @@ struct direct_io {
 	struct qcow_io io;
 	int fd;
 	bool is_bdev;
-	uint64_t bdev_size;
 	pthread_mutex_t lock; /* of bounce */
 	uint8_t *bounce;
 	size_t bounce_size;
@@ -91,10 +90,9 @@ static int direct_size(struct qcow_io *io, uint64_t *size)
 	struct direct_io *d = to_direct(io);
 	struct stat st;
 
-	if (d->is_bdev) {
-		*size = d->bdev_size;
-		return 0;
-	}
+	/* It may have been made larger. */
+	if (d->is_bdev)
+		return ioctl(d->fd, BLKGETSIZE64, size) < 0 ? -errno : 0;
 	if (fstat(d->fd, &st) < 0)
 		return -errno;
 	*size = (uint64_t)st.st_size;
@@ -282,8 +280,6 @@ static int find_kind(struct direct_io *d, struct qcow_error *err)
 		goto out_errno;
 	d->is_bdev = S_ISBLK(st.st_mode);
 	d->io.fixed_end = d->is_bdev;
-	if (d->is_bdev && ioctl(d->fd, BLKGETSIZE64, &d->bdev_size) < 0)
-		goto out_errno;
 	return 0;
 
 out_errno:

@@ -66,12 +66,21 @@ static int set_no_backing(struct host_options *o, const char *value, struct qcow
 	return 0;
 }
 
+static int set_drop_bitmaps(struct host_options *o, const char *value, struct qcow_error *err)
+{
+	(void)value;
+	(void)err;
+	o->drop_bitmaps = true;
+	return 0;
+}
+
 static const struct option_word option_words[] = {
 	{ "backing_dir", true, set_backing_dir },
 	{ "backing", true, set_backing },
 	{ "backing_format", true, set_backing_format },
 	{ "no_backing", false, set_no_backing },
 	{ "snapshot", true, set_snapshot },
+	{ "drop_bitmaps", false, set_drop_bitmaps },
 	{ "helper_timeout", true, NULL },
 	{ "map_budget", true, NULL },
 	{ "cache_budget", true, NULL },

@@ -8,7 +8,7 @@
  * accepts the other's, so that one list in one table line serves both.
  *
  *   helper   backing_dir:DIR  (repeatable)  backing:FILE  backing_format:raw|qcow2
- *            no_backing       snapshot:ID_OR_NAME
+ *            no_backing       snapshot:ID_OR_NAME  drop_bitmaps
  *   kernel   helper_timeout:SECONDS  map_budget:KIB  cache_budget:KIB
  *            sector_size:512|4096
  */
@@ -33,7 +33,8 @@ struct host_options {
 	char *backing; /* pins the image's backing file; NULL = as recorded */
 	enum host_format backing_format;
 	bool no_backing;
-	char *snapshot; /* NULL = the active state */
+	char *snapshot;	   /* NULL = the active state */
+	bool drop_bitmaps; /* they may become void by writing */
 };
 
 /*

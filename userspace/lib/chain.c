@@ -204,6 +204,11 @@ uint32_t qcow_chain_block_bits(const struct qcow_chain *c)
 	return qcow_image_block_bits(c->layers[0].img);
 }
 
+int qcow_chain_check_writable(const struct qcow_chain *c, bool drop_bitmaps, struct qcow_error *err)
+{
+	return qcow_writer_check(c->layers[0].img, drop_bitmaps, err);
+}
+
 int qcow_chain_make_writable(struct qcow_chain *c, bool drop_bitmaps, struct qcow_error *err)
 {
 	struct qcow_writer_params params = { .cache = c->cache, .drop_bitmaps = drop_bitmaps };
@@ -211,6 +216,13 @@ int qcow_chain_make_writable(struct qcow_chain *c, bool drop_bitmaps, struct qco
 	if (!c->sealed || c->writer)
 		return qcow_fail(err, EINVAL, QCOW_NO_OFF, "not the time to make a chain writable");
 	return qcow_writer_create(&c->writer, c->layers[0].img, &params, err);
+}
+
+int qcow_chain_flush_data_file(struct qcow_chain *c, struct qcow_error *err)
+{
+	size_t layer = qcow_chain_data_layer(c);
+
+	return layer ? qcow_io_flush(c->layers[layer].io, err) : 0;
 }
 
 struct qcow_writer *qcow_chain_writer(const struct qcow_chain *c)

@@ -81,6 +81,11 @@ struct qcow_writer;
  * Errors as qcow_writer_create(); -EINVAL at the wrong time or for a snapshot.
  */
 int qcow_chain_make_writable(struct qcow_chain *chain, bool drop_bitmaps, struct qcow_error *err);
+/* Would it be refused for what the header says? Reads and writes nothing. */
+int qcow_chain_check_writable(const struct qcow_chain *chain, bool drop_bitmaps,
+			      struct qcow_error *err);
+/* Makes durable what was written to the data file of layer 0; nothing to do without one. */
+int qcow_chain_flush_data_file(struct qcow_chain *chain, struct qcow_error *err);
 /* NULL if it is not. Belongs to the chain. */
 struct qcow_writer *qcow_chain_writer(const struct qcow_chain *chain);
 
@@ -111,9 +116,12 @@ struct qcow_run {
 	uint64_t guest_off; /* multiple of the block size */
 	uint64_t len;	    /* bytes, multiple of the block size, > 0 */
 	enum qcow_run_type type;
-	bool writable;	   /* DATA only: the guest may overwrite in place */
-	uint32_t layer;	   /* DATA only */
-	uint64_t host_off; /* DATA only; multiple of 512 and of each layer's io->align */
+	bool writable;	       /* DATA only: the guest may overwrite in place */
+	bool reserved;	       /* not writable, but has a place of its own in the data layer */
+	bool forbidden;	       /* FETCH only: a guest that could write there would write metadata */
+	uint32_t layer;	       /* DATA only */
+	uint64_t host_off;     /* DATA only; multiple of 512 and of each layer's io->align */
+	uint64_t reserved_off; /* reserved only; as host_off. What is there now is unknown */
 };
 
 /*
@@ -121,7 +129,8 @@ struct qcow_run {
  * runs that follow each other without gap from @guest_off. At most @max are
  * written; if the range needs more, the runs cover its beginning, and the caller
  * goes on from the end of the last. Neighbouring blocks of one kind are merged
- * (DATA: if contiguous in the same layer). Blocks past the chain's size are ZERO.
+ * (DATA: if contiguous in the same layer; reserved places too). Blocks past the
+ * chain's size are ZERO.
  *
  * A block is FETCH if it is compressed, pieced together from more than one
  * place, straddles the end of a layer, lies past the end of a block-device
@@ -163,13 +172,16 @@ struct qcow_extent {
 	uint64_t guest_off;
 	uint64_t len; /* bytes */
 	enum qcow_extent_type type;
-	uint32_t depth;	     /* 0 = image, 1 = its backing file; UNALLOCATED: last asked */
-	uint32_t layer;	     /* where the bytes are: DATA, COMPRESSED */
-	bool has_host_off;   /* also for ZERO with a preallocated cluster */
-	bool copied;	     /* the entry's COPIED flag: refcount is exactly 1 */
-	uint64_t host_off;   /* of guest_off; COMPRESSED: of the cluster's first byte */
-	uint32_t csize;	     /* COMPRESSED: bytes the entry claims */
-	uint32_t in_cluster; /* COMPRESSED: guest_off's distance from the cluster's start */
+	uint32_t depth;	       /* 0 = image, 1 = its backing file; UNALLOCATED: last asked */
+	uint32_t layer;	       /* where the bytes are: DATA, COMPRESSED */
+	bool has_host_off;     /* also for ZERO with a preallocated cluster */
+	bool copied;	       /* the entry's COPIED flag: refcount is exactly 1 */
+	bool forbidden;	       /* BROKEN, in a writable chain: on metadata, or free */
+	bool reserved;	       /* in a writable chain: may be written to reserved_off */
+	uint64_t host_off;     /* of guest_off; COMPRESSED: of the cluster's first byte */
+	uint32_t csize;	       /* COMPRESSED: bytes the entry claims */
+	uint32_t in_cluster;   /* COMPRESSED: guest_off's distance from the cluster's start */
+	uint64_t reserved_off; /* of guest_off, in the data layer */
 };
 
 /*

@@ -234,9 +234,19 @@ static int compute_entry(struct step *s, uint64_t cluster_off, size_t i, struct 
 	return r < 0 ? r : delta_finish(h, cluster_off, e, s->err);
 }
 
-static int one_cluster(struct step *s, uint64_t cluster_off)
+static void note_lost(struct step *s, uint64_t cluster_off, const struct delta_entry *old,
+		      const struct delta_entry *new)
 {
 	struct qcow_writer *w = s->w;
+	struct qcow_lost *lost = &w->lost[w->nr_lost];
+	int nr = delta_lost(&w->h, cluster_off, old, new, lost);
+
+	if (nr && !(lost->exclusive && s->c->keep_exclusive))
+		w->nr_lost += (size_t)nr;
+}
+
+static int one_cluster(struct step *s, uint64_t cluster_off)
+{
 	struct delta_entry old, new;
 	int r;
 
@@ -258,8 +268,7 @@ static int one_cluster(struct step *s, uint64_t cluster_off)
 	}
 	r = write_entry(s, cluster_off, &new);
 	if (!r)
-		w->nr_lost +=
-			(size_t)delta_lost(&w->h, cluster_off, &old, &new, &w->lost[w->nr_lost]);
+		note_lost(s, cluster_off, &old, &new);
 	return r;
 }
 

@@ -31,11 +31,12 @@ struct qcow_lost {
 	bool table;	/* an L2 table that was shared */
 };
 
-/* Progress of one commit; zero but for the first two at the start. */
+/* Progress of one commit; zero but for the first three at the start. */
 struct qcow_commit {
 	const struct qcow_delta *deltas; /* by rising guest_off, not overlapping */
 	size_t nr;
-	size_t next; /* == nr: all is durable */
+	bool keep_exclusive; /* exclusive clusters are the caller's by then: not reported */
+	size_t next;	     /* == nr: all is durable */
 	uint64_t next_off;
 	/* What this step lost; valid until the next call with this writer. */
 	const struct qcow_lost *lost;

@@ -32,6 +32,7 @@ struct qcow_l2_block {
 	bool copied;
 	uint64_t host_off; /* of the block; COMPRESSED: of the first byte, not aligned */
 	uint32_t csize;	   /* COMPRESSED: bytes up to the end of the last claimed sector */
+	bool forbidden;	   /* BROKEN, found by a writer: it is metadata, or free */
 };
 
 /* log2 of an L2 entry's size in bytes. */

@@ -91,6 +91,8 @@ int qcow_lease_propose(struct qcow_writer *w, uint64_t bytes, uint32_t nr_tables
 	int r = writer_check(w, err);
 
 	*nr = 0;
+	if (!r && w->io->fixed_end)
+		r = writer_find_end(w, err);
 	if (r < 0)
 		return r;
 	/* Data needs its tables, so they come first when space is short. */
@@ -114,6 +116,31 @@ uint32_t qcow_lease_tables_for(const struct qcow_writer *w, uint64_t bytes)
 	if (want > MAX_RESERVE)
 		want = MAX_RESERVE;
 	return want > w->nr_reserve ? (uint32_t)(want - w->nr_reserve) : 0;
+}
+
+uint32_t qcow_lease_tables_wanted(const struct qcow_writer *w, uint32_t nr)
+{
+	uint64_t most = w->nr_bare < MAX_RESERVE ? w->nr_bare : MAX_RESERVE;
+
+	if (most <= w->nr_reserve)
+		return 0;
+	return nr < most - w->nr_reserve ? nr : (uint32_t)(most - w->nr_reserve);
+}
+
+uint32_t qcow_lease_tables_left(const struct qcow_writer *w)
+{
+	return w->nr_reserve >= w->nr_bare ? UINT32_MAX : (uint32_t)w->nr_reserve;
+}
+
+void qcow_lease_forget_all(struct qcow_writer *w)
+{
+	uint64_t first;
+
+	while (w->nr_pending) {
+		first = cluster_of(w, w->pending[--w->nr_pending].host_off);
+		if (first < w->free_from)
+			w->free_from = first;
+	}
 }
 
 void qcow_lease_forget(struct qcow_writer *w, const struct qcow_lease_extent *ext, size_t nr)

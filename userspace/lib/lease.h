@@ -45,6 +45,15 @@ int qcow_lease_propose(struct qcow_writer *w, uint64_t bytes, uint32_t nr_tables
  */
 uint32_t qcow_lease_tables_for(const struct qcow_writer *w, uint64_t bytes);
 
+/* How many of @nr tables are worth proposing: there is a use and room for them. */
+uint32_t qcow_lease_tables_wanted(const struct qcow_writer *w, uint32_t nr);
+
+/*
+ * In how many L2 tables that do not exist, or are shared, commits may put something
+ * before they need another lease. UINT32_MAX: in all there can be.
+ */
+uint32_t qcow_lease_tables_left(const struct qcow_writer *w);
+
 /*
  * Refcounts are durably 1 afterwards; tables are in reserve; ->zero is filled.
  * -ENOSPC: say it again when there is space. -EEXIST or -EIO: not free, or metadata;
@@ -55,6 +64,8 @@ int qcow_lease_grant(struct qcow_writer *w, struct qcow_lease_extent *ext, size_
 
 /* A proposal that will not be granted. */
 void qcow_lease_forget(struct qcow_writer *w, const struct qcow_lease_extent *ext, size_t nr);
+/* All of them. */
+void qcow_lease_forget_all(struct qcow_writer *w);
 
 /*
  * First thing after a re-attach, also with nothing: what the kernel holds, proposed or

@@ -189,15 +189,21 @@ static int load_bitmaps(struct loader *l)
 	return r < 0 ? r : qcow_bitmaps_walk(w->io, &w->h, visit_bitmap, l, l->err);
 }
 
-static void find_end(struct qcow_writer *w)
+int writer_find_end(struct qcow_writer *w, struct qcow_error *err)
 {
-	uint64_t format = 1ull << (HOST_OFF_BITS - w->h.cluster_bits);
+	uint64_t end = (QCOW_MAX_REFTABLE / 8ull) << w->refblock_bits;
+	uint64_t format = 1ull << (HOST_OFF_BITS - w->h.cluster_bits), size;
+	int r = qcow_io_size(w->io, &size, err);
 
-	w->host_end = (QCOW_MAX_REFTABLE / 8ull) << w->refblock_bits;
-	if (w->host_end > format)
-		w->host_end = format;
-	if (w->io->fixed_end && cluster_of(w, w->first_size) < w->host_end)
-		w->host_end = cluster_of(w, w->first_size);
+	if (r < 0)
+		return r;
+	if (end > format)
+		end = format;
+	if (w->io->fixed_end && cluster_of(w, size) < end)
+		end = cluster_of(w, size);
+	if (w->host_end < end)
+		w->host_end = end;
+	return 0;
 }
 
 /* All that may still become metadata: nothing may be allocated when it does. */
@@ -237,6 +243,6 @@ int load_tables(struct qcow_writer *w, bool drop_bitmaps, struct qcow_error *err
 	r = drop_bitmaps ? 0 : load_bitmaps(&l);
 	if (r < 0)
 		return r;
-	find_end(w);
-	return reserve_room(w, err);
+	r = writer_find_end(w, err);
+	return r < 0 ? r : reserve_room(w, err);
 }

@@ -88,7 +88,8 @@ int meta_zero(struct qcow_writer *w, uint64_t host_off, uint64_t len, struct qco
 
 	if (r < 0)
 		return r;
-	r = qcow_io_zero(w->io, host_off, len, err);
+	/* A device may zero by giving its space back: then what is written later can fail. */
+	r = w->io->fixed_end ? -EOPNOTSUPP : qcow_io_zero(w->io, host_off, len, err);
 	qcow_mcache_drop(w->cache, w->layer, host_off, len);
 	if (r == -EOPNOTSUPP)
 		return write_zeros(w, host_off, len, err);

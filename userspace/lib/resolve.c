@@ -25,7 +25,9 @@ struct resolve {
 
 static bool mergeable(const struct qcow_run *a, const struct qcow_run *b)
 {
-	if (a->type != b->type)
+	if (a->type != b->type || a->reserved != b->reserved || a->forbidden != b->forbidden)
+		return false;
+	if (a->reserved && a->reserved_off + a->len != b->reserved_off)
 		return false;
 	return a->type != QCOW_RUN_DATA || (a->layer == b->layer && a->writable == b->writable &&
 					    a->host_off + a->len == b->host_off);
@@ -45,35 +47,49 @@ static bool append(struct resolve *v, const struct qcow_run *run)
 }
 
 /*
- * How many of the run's bytes, in whole blocks, the kernel can read at host_off.
- * A regular file may be read past its end, a block device may not. The alignment
- * is that of the strictest layer: the mapped device has one sector size, and any
- * sector of it may be asked for.
+ * A regular file may be read and written past its end, a block device may not; but one
+ * that is written to may have been made larger meanwhile.
  */
-static uint64_t direct_len(const struct resolve *v, const struct qcow_run *run)
+static uint64_t end_of(const struct resolve *v, uint32_t layer, uint64_t wanted)
 {
-	const struct chain_layer *l = &v->c->layers[run->layer];
-	uint64_t limit = l->io->fixed_end && l->end < HOST_OFF_LIMIT ? l->end : HOST_OFF_LIMIT;
-	uint64_t align = v->c->max_align > 512 ? v->c->max_align : 512;
+	const struct chain_layer *l = &v->c->layers[layer];
+	uint64_t end = l->end, now;
+
+	if (!l->io->fixed_end)
+		return HOST_OFF_LIMIT;
+	if (wanted > end && v->c->writer && !qcow_io_size(l->io, &now, NULL) && now > end)
+		end = now;
+	return end < HOST_OFF_LIMIT ? end : HOST_OFF_LIMIT;
+}
+
+/*
+ * How many of @len bytes, in whole blocks, the kernel can read or write at host_off.
+ * The alignment is that of the strictest layer: the mapped device has one sector size,
+ * and any sector of it may be asked for.
+ */
+static uint64_t direct_len(const struct resolve *v, uint32_t layer, uint64_t host_off, uint64_t len)
+{
+	uint64_t align = v->c->max_align > 512 ? v->c->max_align : 512, end;
 
 	/* A block smaller than a sector could not be read alone. */
-	if ((run->host_off | v->block) & (align - 1) || align > MAX_SECTOR)
+	if ((host_off | v->block) & (align - 1) || align > MAX_SECTOR || host_off >= HOST_OFF_LIMIT)
 		return 0;
-	if (run->host_off >= limit)
+	end = end_of(v, layer, host_off + len);
+	if (host_off >= end)
 		return 0;
-	if (run->len <= limit - run->host_off)
-		return run->len;
-	return (limit - run->host_off) & ~(v->block - 1);
+	return len <= end - host_off ? len : (end - host_off) & ~(v->block - 1);
 }
 
 /* Splits what the kernel cannot read off a DATA run. */
 static bool append_data(struct resolve *v, struct qcow_run *run)
 {
-	uint64_t direct = direct_len(v, run);
+	uint64_t direct = direct_len(v, run->layer, run->host_off, run->len);
 	struct qcow_run fetch = {
 		.guest_off = run->guest_off + direct,
 		.len = run->len - direct,
 		.type = QCOW_RUN_FETCH,
+		.reserved = run->reserved,
+		.reserved_off = run->reserved_off + direct,
 	};
 
 	run->len = direct;
@@ -88,9 +104,27 @@ static bool is_writable(const struct resolve *v, const struct qcow_extent *e)
 	return v->c->writer && !e->depth && e->copied;
 }
 
+/* A reserved place that the kernel cannot write to is none; the run ends where it begins. */
+static void put_place(const struct resolve *v, const struct qcow_extent *e, struct qcow_run *run)
+{
+	uint64_t direct, len = (e->len + v->block - 1) & ~(v->block - 1);
+
+	if (!e->reserved)
+		return;
+	direct = direct_len(v, (uint32_t)qcow_chain_data_layer(v->c),
+			    e->reserved_off & ~(v->block - 1), len);
+	if (!direct)
+		return;
+	run->reserved = true;
+	run->reserved_off = e->reserved_off;
+	if (direct < len)
+		run->len = direct;
+}
+
 static void to_run(const struct resolve *v, const struct qcow_extent *e, struct qcow_run *run)
 {
 	*run = (struct qcow_run){ .guest_off = e->guest_off, .len = e->len };
+	put_place(v, e, run);
 	switch (e->type) {
 	case QCOW_EXTENT_UNALLOCATED:
 	case QCOW_EXTENT_ZERO:
@@ -106,6 +140,7 @@ static void to_run(const struct resolve *v, const struct qcow_extent *e, struct 
 	case QCOW_EXTENT_BROKEN:
 		break;
 	}
+	run->forbidden = e->forbidden;
 	run->type = QCOW_RUN_FETCH;
 }
 

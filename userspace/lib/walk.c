@@ -60,6 +60,11 @@ static int l2_entry(struct scan *k, uint64_t idx, uint64_t *entry, uint64_t *bit
 	return 0;
 }
 
+static bool is_written_to(const struct scan *k)
+{
+	return k->c->writer && k->n == &k->c->nodes[0];
+}
+
 /*
  * May the guest write where its data is, or to what is reserved for it? Where the
  * image says so of metadata or of free clusters it is damaged, or an attack: then
@@ -69,6 +74,11 @@ static int guard_block(struct scan *k, uint64_t guest_off, struct qcow_l2_block 
 {
 	int r;
 
+	/* A data file is nobody else's, and every block has its own place there. */
+	if (qcow_has_data_file(k->h)) {
+		b->copied = true;
+		return 0;
+	}
 	b->copied &= !k->lv->table.shared;
 	if (!b->copied || !b->has_host_off || b->type == QCOW_L2_BROKEN)
 		return 0;
@@ -80,6 +90,7 @@ static int guard_block(struct scan *k, uint64_t guest_off, struct qcow_l2_block 
 	if (r != QCOW_MAY_WRITE_NEVER)
 		return 0;
 	b->type = QCOW_L2_BROKEN;
+	b->forbidden = true;
 	qcow_fail(k->err, EIO, b->host_off,
 		  "guest offset %#" PRIx64 " lies on metadata or free space at %#" PRIx64
 		  "; qcow check shows the damage",
@@ -97,17 +108,20 @@ static int l2_block(struct scan *k, uint64_t guest_off, struct qcow_l2_block *b)
 	if (r < 0)
 		return r;
 	qcow_l2_decode(k->h, guest_off, entry, bitmap, b, k->err);
-	if (k->c->writer && k->n == &k->c->nodes[0])
+	if (is_written_to(k))
 		return guard_block(k, guest_off, b);
 	return 0;
 }
 
 /* Does @b, @dist bytes after the level's start, continue the level? */
-static bool continues(const struct chain_level *lv, const struct qcow_l2_block *b, uint64_t dist)
+static bool continues(const struct scan *k, const struct qcow_l2_block *b, uint64_t dist)
 {
+	const struct chain_level *lv = k->lv;
+
 	if (lv->b.type != b->type)
 		return false;
-	if (b->type == QCOW_L2_UNALLOCATED)
+	/* What place is reserved for it interests only who may write. */
+	if (b->type == QCOW_L2_UNALLOCATED && !is_written_to(k))
 		return true;
 	if (b->type == QCOW_L2_COMPRESSED_DATA || b->type == QCOW_L2_BROKEN)
 		return false;
@@ -140,7 +154,7 @@ static int scan_l2(struct scan *k)
 		r = l2_block(k, off, &b);
 		if (r < 0)
 			return r;
-		if (!continues(lv, &b, off - lv->start))
+		if (!continues(k, &b, off - lv->start))
 			break;
 	}
 	lv->end = min_u64(off, k->end);
@@ -257,6 +271,7 @@ static void fill(struct qcow_extent *e, const struct qcow_chain *c, uint32_t dep
 		.layer = n->data_layer,
 		.has_host_off = lv->b.has_host_off,
 		.copied = lv->b.copied,
+		.forbidden = lv->b.forbidden,
 		.host_off = lv->b.host_off,
 	};
 	if (e->type == QCOW_EXTENT_COMPRESSED) {
@@ -265,6 +280,24 @@ static void fill(struct qcow_extent *e, const struct qcow_chain *c, uint32_t dep
 		e->in_cluster = (uint32_t)dist;
 	} else if (e->has_host_off) {
 		e->host_off += dist;
+	}
+}
+
+/* @lv: what layer 0 says. Wherever the bytes come from, this is where they would go to. */
+static void put_place(struct qcow_extent *e, const struct qcow_chain *c,
+		      const struct chain_level *lv)
+{
+	const struct qcow_l2_block *b = &lv->b;
+
+	if (!c->writer || lv->past_end ||
+	    (b->type != QCOW_L2_UNALLOCATED && b->type != QCOW_L2_ZERO_FLAG))
+		return;
+	if (qcow_has_data_file(node_header(c, &c->nodes[0]))) {
+		e->reserved = true;
+		e->reserved_off = e->guest_off;
+	} else if (b->has_host_off && b->copied) {
+		e->reserved = true;
+		e->reserved_off = b->host_off + (e->guest_off - lv->start);
 	}
 }
 
@@ -297,6 +330,7 @@ int qcow_walk(struct qcow_chain *c, uint64_t guest_off, uint64_t len, struct qco
 			break;
 		if (lv->b.type != QCOW_L2_UNALLOCATED) {
 			fill(e, c, i, lv, guest_off, len);
+			put_place(e, c, &s->level[0]);
 			return 0;
 		}
 	}
@@ -306,6 +340,7 @@ int qcow_walk(struct qcow_chain *c, uint64_t guest_off, uint64_t len, struct qco
 		.type = QCOW_EXTENT_UNALLOCATED,
 		.depth = i ? i - 1 : 0,
 	};
+	put_place(e, c, &s->level[0]);
 	return 0;
 }
 

@@ -83,7 +83,10 @@ int meta_read(struct qcow_writer *w, uint64_t host_off, void *buf, size_t len,
 /* @host_off and @len in units. */
 int meta_write(struct qcow_writer *w, uint64_t host_off, const void *buf, size_t len,
 	       struct qcow_error *err);
-/* Zeroes whole clusters, by writing if there is no other way. Uses w->cluster. */
+/*
+ * Zeroes whole clusters, and has space behind them: by writing if there is no other
+ * way. Uses w->cluster.
+ */
 int meta_zero(struct qcow_writer *w, uint64_t host_off, uint64_t len, struct qcow_error *err);
 /* @len bytes inside one sector, wherever they are. */
 int meta_patch(struct qcow_writer *w, uint64_t host_off, const void *bytes, size_t len,
@@ -106,6 +109,8 @@ int writer_extend(struct qcow_writer *w, uint64_t end, struct qcow_error *err);
 
 /* ---- load.c: what create reads -------------------------------------------------- */
 
+/* Where host clusters end; a device may have been made larger since. */
+int writer_find_end(struct qcow_writer *w, struct qcow_error *err);
 int load_tables(struct qcow_writer *w, bool drop_bitmaps, struct qcow_error *err);
 
 static inline uint64_t cluster_of(const struct qcow_writer *w, uint64_t host_off)

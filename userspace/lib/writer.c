@@ -60,21 +60,41 @@ static int check_state(const struct qcow_header *h, bool bitmaps_ok, struct qcow
 	return 0;
 }
 
-static int check_io(struct qcow_writer *w, struct qcow_error *err)
+/* Bytes: the smallest write. */
+static uint32_t unit_of(const struct qcow_io *io)
 {
-	if (!w->io->ops->pwrite)
+	return io->align > 512 ? io->align : 512;
+}
+
+static int check_io(const struct qcow_io *io, const struct qcow_header *h, struct qcow_error *err)
+{
+	uint32_t unit = unit_of(io);
+
+	if (!io->ops->pwrite)
 		return qcow_fail(err, EROFS, QCOW_NO_OFF, "the file is open for reading only");
-	w->unit = w->io->align > 512 ? w->io->align : 512;
-	if (w->unit > qcow_cluster_size(&w->h))
+	if (unit > qcow_cluster_size(h))
 		return qcow_fail(err, ENOTSUP, QCOW_NO_OFF,
 				 "clusters of %u bytes cannot be written where the storage wants "
 				 "%u at a time",
-				 (unsigned int)qcow_cluster_size(&w->h), w->unit);
-	if (w->unit > META_PAGE)
+				 (unsigned int)qcow_cluster_size(h), unit);
+	if (unit > META_PAGE)
 		return qcow_fail(err, ENOTSUP, QCOW_NO_OFF,
 				 "the storage wants %u bytes at a time, at most %u are supported",
-				 w->unit, META_PAGE);
+				 unit, META_PAGE);
 	return 0;
+}
+
+int qcow_writer_check(const struct qcow_image *img, bool bitmaps_ok, struct qcow_error *err)
+{
+	const struct qcow_header *h = qcow_image_header(img);
+	int r = qcow_image_check_readable(img, err);
+
+	if (r < 0)
+		return r;
+	if (qcow_image_l1_off(img) != h->l1_off)
+		return qcow_fail(err, EINVAL, QCOW_NO_OFF, "a snapshot cannot be written to");
+	r = check_state(h, bitmaps_ok, err);
+	return r < 0 ? r : check_io(qcow_image_io(img), h, err);
 }
 
 static int alloc_buffers(struct qcow_writer *w)
@@ -112,17 +132,10 @@ static int setup(struct qcow_writer *w, const struct qcow_writer_params *params,
 {
 	int r;
 
-	r = qcow_image_check_readable(w->img, err);
+	r = qcow_writer_check(w->img, params->drop_bitmaps || params->keep_bitmaps, err);
 	if (r < 0)
 		return r;
-	if (qcow_image_l1_off(w->img) != w->h.l1_off)
-		return qcow_fail(err, EINVAL, QCOW_NO_OFF, "a snapshot cannot be written to");
-	r = check_state(&w->h, params->drop_bitmaps || params->keep_bitmaps, err);
-	if (r < 0)
-		return r;
-	r = check_io(w, err);
-	if (r < 0)
-		return r;
+	w->unit = unit_of(w->io);
 	if (alloc_buffers(w) < 0 || qcow_metaset_init(&w->meta, w->h.cluster_bits) < 0)
 		return qcow_fail(err, ENOMEM, QCOW_NO_OFF, "out of memory");
 	r = load_tables(w, params->drop_bitmaps, err);

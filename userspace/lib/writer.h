@@ -87,6 +87,12 @@ struct qcow_writer_params {
 };
 
 /*
+ * The refusals of create that the header and the io suffice for.
+ * @bitmaps_ok: drop_bitmaps or keep_bitmaps, below.
+ */
+int qcow_writer_check(const struct qcow_image *img, bool bitmaps_ok, struct qcow_error *err);
+
+/*
  * Makes @img writable: reads its L1 and refcount tables and where all other metadata
  * is, and clears durably the autoclear bits nobody here maintains. @img must be
  * locked for writing, be the active state, and outlive the writer.

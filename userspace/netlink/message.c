@@ -45,6 +45,12 @@ static const struct attr_rule {
 	FIXED(OFFSET, offset),
 	FIXED(LENGTH, length),
 	FIXED(ADDR, addr),
+	FIXED(BYTES, bytes),
+	FIXED(TABLES, tables),
+	ARRAY(LEASES, leases, struct dm_qcow_lease),
+	FIXED(GENERATION, generation),
+	ARRAY(DELTAS, deltas, struct dm_qcow_delta),
+	FIXED(LOST, lost),
 };
 
 _Static_assert(DM_QCOW_ATTR_MAX < 64, "qnl_msg.has holds one bit per attribute");

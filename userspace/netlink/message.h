@@ -20,8 +20,8 @@
  * with a path, options and 256 layers, or a dump's batch of LIST entries.
  */
 #define QNL_BUF_SIZE (64U << 10)
-/* An upcall, an answer with 512 runs, or the error for one fits in this. */
-#define QNL_SMALL_BUF_SIZE (16U << 10)
+/* Any upcall (a COMMIT with 1024 deltas), any answer, or the error for one fits in this. */
+#define QNL_SMALL_BUF_SIZE (32U << 10)
 
 /* An array or blob inside a message; its elements may be misaligned. */
 struct qnl_array {
@@ -41,11 +41,15 @@ struct qnl_msg {
 	uint32_t attached;
 	uint32_t timeout;
 	uint32_t length;
+	uint32_t tables;
 	uint64_t cookie;
 	uint64_t page;
 	uint64_t seq;
 	uint64_t offset;
 	uint64_t addr;
+	uint64_t bytes;
+	uint64_t generation;
+	uint64_t lost;
 	const char *error_text;
 	const char *path;
 	struct dm_qcow_device device;
@@ -54,6 +58,8 @@ struct qnl_msg {
 	struct qnl_array devices; /* of struct dm_qcow_device */
 	struct qnl_array layers;  /* of struct dm_qcow_layer */
 	struct qnl_array runs;	  /* of struct dm_qcow_run */
+	struct qnl_array leases;  /* of struct dm_qcow_lease */
+	struct qnl_array deltas;  /* of struct dm_qcow_delta */
 };
 
 #define QNL_BIT(attr) (1ULL << DM_QCOW_ATTR_##attr)

@@ -16,11 +16,12 @@
 #define NAME_MAX_LEN 127 /* DM_NAME_LEN - 1 */
 
 static const char usage_text[] =
-	"Usage: qcow open NAME IMAGE --read-only [OPTION]...\n"
+	"Usage: qcow open NAME IMAGE [OPTION]...\n"
 	"Makes IMAGE and its backing chain the block device /dev/mapper/NAME.\n"
 	"\n"
-	"  --read-only              required: writing is not supported yet\n" WORD_CHAIN_HELP
-	"  --helper-timeout SECONDS how long a read may wait for the helper (60)\n"
+	"  --read-only              nothing is written, not to IMAGE either\n"
+	"  --drop-bitmaps           write to IMAGE though that makes its bitmaps void\n" WORD_CHAIN_HELP
+	"  --helper-timeout SECONDS how long a request may wait for the helper (60)\n"
 	"  --map-budget KIB         memory for the map of blocks\n"
 	"  --cache-budget KIB       memory for decompressed blocks\n"
 	"  --sector-size SIZE       512 or 4096: smallest sector the device shows\n";
@@ -41,12 +42,13 @@ static const struct option options[] = {
 /* ---- the check before anything is touched ---------------------------------------------- */
 
 /* The helper will check again; but its answer could only be an errno and a line in dmesg. */
-static int check_image(const struct table_line *line, uint64_t *nr_sectors)
+static int check_image(const struct table_line *line, bool read_only, uint64_t *nr_sectors)
 {
+	unsigned int flags = HOST_CHAIN_PROBE_LOCK | (read_only ? 0 : HOST_CHAIN_WRITE);
 	struct host_chain *chain;
 	int r;
 
-	r = word_open_chain(line, HOST_CHAIN_PROBE_LOCK, &chain);
+	r = word_open_chain(line, flags, &chain);
 	if (r)
 		return r;
 	*nr_sectors = qcow_chain_size(host_chain_lib(chain)) / 512;
@@ -76,27 +78,27 @@ static int make_uuid(char uuid[64])
  * between our look and the create. So -ESRCH counts as the last word on it.
  */
 static int create_with_helper(const char *name, const char *uuid, uint64_t nr_sectors,
-			      const char *params)
+			      const char *params, bool read_only)
 {
 	int r = -ESRCH;
 
 	if (qnl_supervised() == 1)
-		r = device_create(name, uuid, nr_sectors, params);
+		r = device_create(name, uuid, nr_sectors, params, read_only);
 	if (r != -ESRCH)
 		return r;
 	if (helper_start())
 		return -ECANCELED;
-	return device_create(name, uuid, nr_sectors, params);
+	return device_create(name, uuid, nr_sectors, params, read_only);
 }
 
-static int create(const char *name, uint64_t nr_sectors, const char *params)
+static int create(const char *name, uint64_t nr_sectors, const char *params, bool read_only)
 {
 	char uuid[64];
 	int r;
 
 	r = make_uuid(uuid);
 	if (!r)
-		r = create_with_helper(name, uuid, nr_sectors, params);
+		r = create_with_helper(name, uuid, nr_sectors, params, read_only);
 	if (r && r != -ECANCELED)
 		fprintf(stderr, "qcow: cannot create '%s': %s; the kernel's reason is in dmesg\n",
 			name, strerror(-r));
@@ -122,16 +124,16 @@ static int check_name(const char *name)
 	return -EEXIST;
 }
 
-static int open_device(const char *name, const struct table_line *line)
+static int open_device(const char *name, const struct table_line *line, bool read_only)
 {
 	uint64_t nr_sectors;
 	char *params;
 	int r;
 
-	if (check_name(name) || check_image(line, &nr_sectors))
+	if (check_name(name) || check_image(line, read_only, &nr_sectors))
 		return 1;
 	params = table_line_params(line);
-	r = params ? create(name, nr_sectors, params) : -ENOMEM;
+	r = params ? create(name, nr_sectors, params, read_only) : -ENOMEM;
 	free(params);
 	return r ? 1 : 0;
 }
@@ -172,11 +174,7 @@ int cmd_open(int argc, char **argv)
 	status = parse(argc, argv, &line, &read_only);
 	if (status >= 0)
 		return status;
-	if (!read_only) {
-		fputs("qcow: writing is not supported yet: add --read-only\n", stderr);
-		return 1;
-	}
 	if (table_line_set_image(&line, argv[optind + 1]))
 		return 1;
-	return open_device(argv[optind], &line);
+	return open_device(argv[optind], &line, read_only);
 }

@@ -12,8 +12,8 @@ static const char usage_text[] =
 	"Prints the device-mapper table of IMAGE, after a check that its chain opens:\n"
 	"    dmsetup create NAME --readonly --table \"$(qcow table IMAGE)\"\n"
 	"\n" WORD_CHAIN_HELP
-	"  --helper-timeout SECONDS, --map-budget KIB, --cache-budget KIB, --sector-size SIZE\n"
-	"                           as for qcow open\n";
+	"  --helper-timeout SECONDS, --map-budget KIB, --cache-budget KIB, --sector-size SIZE,\n"
+	"  --drop-bitmaps           as for qcow open\n";
 
 enum {
 	OPT_HELP = WORD_OPT_END

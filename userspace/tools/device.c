@@ -271,11 +271,11 @@ static int create_empty(const char *name, const char *uuid)
 	return run(task);
 }
 
-static int load_table(const char *name, uint64_t nr_sectors, const char *params)
+static int load_table(const char *name, uint64_t nr_sectors, const char *params, bool read_only)
 {
 	struct dm_task *task __cleanup_task = create_task(DM_DEVICE_RELOAD, name);
 
-	if (!task || !dm_task_set_ro(task) ||
+	if (!task || (read_only && !dm_task_set_ro(task)) ||
 	    !dm_task_add_target(task, 0, nr_sectors, DEVICE_TARGET, params))
 		return -ENOMEM;
 	return run(task);
@@ -292,14 +292,15 @@ static int resume(const char *name)
  * libdevmapper does these steps in one call too, but then keeps the errno of the
  * one that failed to itself.
  */
-int device_create(const char *name, const char *uuid, uint64_t nr_sectors, const char *params)
+int device_create(const char *name, const char *uuid, uint64_t nr_sectors, const char *params,
+		  bool read_only)
 {
 	int r;
 
 	r = create_empty(name, uuid);
 	if (r)
 		return r;
-	r = load_table(name, nr_sectors, params);
+	r = load_table(name, nr_sectors, params, read_only);
 	if (!r)
 		r = resume(name);
 	if (r)

@@ -48,11 +48,11 @@ bool device_is_qcow(const struct device *device);
 int device_for_each(int (*each)(const struct device *device, void *arg), void *arg);
 
 /*
- * Creates the device with one read-only qcow target, and returns when its node can
- * be used. -EBUSY: the name is taken; -ESRCH: no helper; others are the kernel's.
- * Leaves nothing behind on failure.
+ * Creates the device with one qcow target, and returns when its node can be used. -EBUSY: the name
+ * is taken; -ESRCH: no helper; others are the kernel's. Leaves nothing behind on failure.
  */
-int device_create(const char *name, const char *uuid, uint64_t nr_sectors, const char *params);
+int device_create(const char *name, const char *uuid, uint64_t nr_sectors, const char *params,
+		  bool read_only);
 
 /* -EBUSY: still open after a second or two (udev opens devices as they come and go). */
 int device_remove(const char *name);

@@ -7,9 +7,10 @@ static const struct {
 	const char *name;
 	bool is_path;
 } words[] = {
-	{ "backing_dir", true }, { "backing", true },	    { "backing_format", false },
-	{ "no_backing", false }, { "snapshot", false },	    { "helper_timeout", false },
-	{ "map_budget", false }, { "cache_budget", false }, { "sector_size", false },
+	{ "backing_dir", true },   { "backing", true },	      { "backing_format", false },
+	{ "no_backing", false },   { "snapshot", false },     { "helper_timeout", false },
+	{ "map_budget", false },   { "cache_budget", false }, { "sector_size", false },
+	{ "drop_bitmaps", false },
 };
 
 #define NR_WORDS (int)(sizeof(words) / sizeof(*words))

@@ -31,7 +31,8 @@ enum {
 	{ "helper-timeout", required_argument, NULL, WORD_OPT + 5 }, \
 	{ "map-budget", required_argument, NULL, WORD_OPT + 6 }, \
 	{ "cache-budget", required_argument, NULL, WORD_OPT + 7 }, \
-	{ "sector-size", required_argument, NULL, WORD_OPT + 8 }
+	{ "sector-size", required_argument, NULL, WORD_OPT + 8 }, \
+	{ "drop-bitmaps", no_argument, NULL, WORD_OPT + 9 }
 /* clang-format on */
 
 #define WORD_CHAIN_HELP                                                                   \

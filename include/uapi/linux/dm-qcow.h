@@ -48,7 +48,9 @@
  * leaks a cluster.
  *
  * At most one of PROPOSE, GRANT, COMMIT, FREE, CLOSE of a target is at work in the
- * worker at a time: it serialises them. The kernel may send the next one early.
+ * worker at a time: it serialises them, in any order. So the kernel may send PROPOSE or
+ * GRANT while a COMMIT or FREE is unanswered, and the other way round, but no COMMIT,
+ * FREE or CLOSE before the last one of these is answered.
  *
  * An answer carries TARGET, EPOCH, COOKIE, and either ERROR (with ERROR_TEXT)
  * or the attributes listed for its command.
@@ -182,6 +184,7 @@
  *   asks: make the image complete on disk, unlock it, close the files. Leases were
  *   given back with FREE; tables not used are the worker's to release.
  *   answer: nothing more. The kernel drops its references when it has the answer.
+ *   ERROR: the image is not complete; it stays open and locked, and can be read.
  */
 #ifndef _UAPI_LINUX_DM_QCOW_H
 #define _UAPI_LINUX_DM_QCOW_H
@@ -269,8 +272,10 @@ enum dm_qcow_attr {
 /* COMMIT: the data is not flushed; see there. */
 #define DM_QCOW_COMMIT_UNFLUSHED	(1U << 0)
 
-/* SHAPE: deltas ZERO and ZERO_KEEP can be expressed: a v3 image, or no backing file. */
+/* SHAPE: delta ZERO can be expressed: a v3 image, or no backing file; no raw data file. */
 #define DM_QCOW_SHAPE_ZEROES	(1U << 0)
+/* SHAPE: ZERO_KEEP too: a v3 image. Without it, give the clusters up with ZERO. */
+#define DM_QCOW_SHAPE_KEEP	(1U << 1)
 
 enum dm_qcow_state {
 	DM_QCOW_STATE_NEW,		/* PROBE not answered yet */

@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* The worker's loop, asked what the kernel asks of an image that is open for writing. */
+#include "rig.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define SIZE 65536u /* of a cluster */
+
+/* @more is shell, with $1 the image, in its directory. */
+static void make(const char *options, const char *size, const char *more)
+{
+	char cmd[2048];
+
+	snprintf(cmd, sizeof(cmd),
+		 "cd %s && set -e && set -- w.qcow2 && rm -f $1 && "
+		 "{ qemu-img create -q -f qcow2 -o %s $1 %s; %s; } >log 2>&1",
+		 rig_dir, options, size, more[0] ? more : ":");
+	if (system(cmd))
+		fail_msg("failed: %s", cmd);
+}
+
+/* Exit status of a command line in the images' directory. */
+static int shell(const char *command)
+{
+	char cmd[2048];
+	int status;
+
+	snprintf(cmd, sizeof(cmd), "cd %s && { %s; } >log 2>&1", rig_dir, command);
+	status = system(cmd);
+	return WEXITSTATUS(status);
+}
+
+static void expect_clean(const char *name)
+{
+	char cmd[200];
+
+	snprintf(cmd, sizeof(cmd), "qemu-img check -f qcow2 %s", name);
+	assert_int_equal(shell(cmd), 0);
+}
+
+static struct dm_qcow_run run_of(const struct qnl_msg *reply, uint32_t block)
+{
+	struct dm_qcow_run run;
+
+	for (uint32_t i = 0; i < reply->runs.nr; i++) {
+		qnl_array_get(&reply->runs, i, &run, sizeof(run));
+		if (block < run.nr_blocks)
+			return run;
+		block -= run.nr_blocks;
+	}
+	fail_msg("no such block");
+	return run;
+}
+
+static int data_fd(const struct qnl_msg *opened)
+{
+	struct dm_qcow_layer layer;
+
+	for (uint32_t i = 0; i < opened->layers.nr; i++) {
+		qnl_array_get(&opened->layers, i, &layer, sizeof(layer));
+		if (layer.flags & DM_QCOW_LAYER_WRITABLE)
+			return layer.fd;
+	}
+	fail_msg("no data layer");
+	return -1;
+}
+
+static const struct qnl_msg *propose(struct rig *rig, uint64_t bytes, uint32_t tables)
+{
+	struct qnl_msg up = { .cmd = DM_QCOW_CMD_PROPOSE };
+
+	qnl_set(&up, BYTES, bytes, bytes);
+	qnl_set(&up, TABLES, tables, tables);
+	return rig_ask(rig, &up);
+}
+
+static const struct qnl_msg *with_leases(struct rig *rig, uint8_t cmd,
+					 const struct dm_qcow_lease *leases, uint32_t nr)
+{
+	struct qnl_msg up = { .cmd = cmd };
+
+	qnl_set(&up, LEASES, leases, ((struct qnl_array){ leases, nr }));
+	return rig_ask(rig, &up);
+}
+
+static const struct qnl_msg *commit(struct rig *rig, const struct dm_qcow_delta *deltas,
+				    uint32_t nr)
+{
+	struct qnl_msg up = { .cmd = DM_QCOW_CMD_COMMIT };
+
+	qnl_set(&up, GENERATION, generation, 1);
+	qnl_set(&up, FLAGS, flags, 0);
+	qnl_set(&up, DELTAS, deltas, ((struct qnl_array){ deltas, nr }));
+	return rig_ask(rig, &up);
+}
+
+/* What the kernel takes of a PROPOSE or GRANT answer. */
+static uint32_t take_leases(const struct qnl_msg *reply, struct dm_qcow_lease *leases, uint32_t max)
+{
+	assert_answer_ok(reply);
+	assert_true(qnl_has(reply, QNL_BIT(LEASES)) && reply->leases.nr <= max);
+	for (uint32_t i = 0; i < reply->leases.nr; i++)
+		qnl_array_get(&reply->leases, i, &leases[i], sizeof(*leases));
+	return reply->leases.nr;
+}
+
+static void put_bytes(int fd, uint64_t off, int byte, size_t len)
+{
+	void *buf = aligned_alloc(4096, len);
+
+	memset(buf, byte, len);
+	assert_int_equal(pwrite(fd, buf, len, (off_t)off), len);
+	assert_int_equal(fdatasync(fd), 0);
+	free(buf);
+}
+
+static void test_one_round(void **state)
+{
+	struct dm_qcow_lease leases[8], rest;
+	struct dm_qcow_delta delta = { .guest_off = 3 * SIZE, .nr_blocks = 1 };
+	struct dm_qcow_run run;
+	struct rig *rig;
+	uint32_t nr;
+	int fd;
+
+	(void)state;
+	make("cluster_size=64k", "64M", "");
+	rig = rig_create_rw("w.qcow2", NULL);
+	rig_serve(rig);
+	assert_answer_ok(rig_call(rig, DM_QCOW_CMD_PROBE));
+	assert_int_equal(rig->reply.shape.flags, DM_QCOW_SHAPE_ZEROES | DM_QCOW_SHAPE_KEEP);
+	assert_answer_ok(rig_call(rig, DM_QCOW_CMD_OPEN));
+	assert_true(qnl_has(&rig->reply, QNL_BIT(TABLES)));
+	assert_int_equal(rig->reply.tables, 0);
+	fd = data_fd(&rig->reply);
+	run = run_of(rig_load(rig, 0), 3);
+	assert_int_equal(run.type, DM_QCOW_RUN_ZERO);
+	assert_int_equal(run.flags, 0);
+
+	nr = take_leases(propose(rig, 4 * SIZE, 9), leases, 8);
+	assert_int_equal(nr, 2);
+	/* One L1 entry is all that 64 MiB need. */
+	assert_int_equal(leases[0].flags, DM_QCOW_LEASE_TABLE);
+	assert_int_equal(leases[0].nr_clusters, 1);
+	assert_int_equal(leases[1].nr_clusters, 4);
+	take_leases(with_leases(rig, DM_QCOW_CMD_GRANT, leases, nr), leases, 8);
+	assert_int_equal(rig->reply.tables, DM_QCOW_TABLES_ENOUGH);
+	assert_int_equal(leases[1].flags, DM_QCOW_LEASE_ZERO);
+
+	put_bytes(fd, leases[1].host_off, 0x5a, SIZE);
+	delta.host_off = leases[1].host_off;
+	assert_answer_ok(commit(rig, &delta, 1));
+	assert_true(rig->reply.lost == 0);
+	assert_int_equal(rig->reply.tables, DM_QCOW_TABLES_ENOUGH);
+	run = run_of(rig_load(rig, 0), 3);
+	assert_int_equal(run.type, DM_QCOW_RUN_DATA);
+	assert_int_equal(run.flags, DM_QCOW_RUN_WRITABLE);
+	assert_true(run.host_off == delta.host_off);
+
+	rest = (struct dm_qcow_lease){ .host_off = leases[1].host_off + SIZE, .nr_clusters = 3 };
+	assert_answer_ok(with_leases(rig, DM_QCOW_CMD_FREE, &rest, 1));
+	assert_answer_ok(rig_call(rig, DM_QCOW_CMD_CLOSE));
+	rig_destroy(rig);
+	expect_clean("w.qcow2");
+	assert_int_equal(
+		shell("qemu-io -f qcow2 -c 'read -P 0x5a 192k 64k' -c 'read -P 0 0 192k' "
+		      "-c 'read -P 0 256k 1M' w.qcow2 | grep -c verification | grep -qx 0"),
+		0);
+}
+
+int main(int argc, char **argv)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_one_round),
+	};
+
+	if (argc > 1)
+		cmocka_set_test_filter(argv[1]);
+	return cmocka_run_group_tests(tests, rig_setup, rig_teardown);
+}
