@@ -20,6 +20,7 @@ static const struct number numbers[] = {
 	{ "helper_timeout:", 1, 86400, offsetof(struct qcow_args, helper_timeout) },
 	{ "map_budget:", 4, 64U << 20, offsetof(struct qcow_args, map_kib) },
 	{ "cache_budget:", 0, 1U << 20, offsetof(struct qcow_args, cache_kib) },
+	{ "no_space_timeout:", 0, 86400, offsetof(struct qcow_args, no_space_timeout) },
 	{ "sector_size:", 512, 4096, offsetof(struct qcow_args, sector_size) },
 };
 
@@ -55,6 +56,8 @@ static int keep_option(struct qcow_args *args, struct dm_target *ti, const char 
 	memcpy(args->options + args->options_size, word, len);
 	args->options_size += len;
 	args->nr_options++;
+	args->keep_discarded |= !strcmp(word, "keep_discarded");
+	args->no_discard_passdown |= !strcmp(word, "no_discard_passdown");
 	return take_number(args, ti, word);
 }
 
@@ -130,6 +133,7 @@ int qcow_args_parse(struct qcow_args *args, struct dm_target *ti, unsigned int a
 	args->map_kib = QCOW_DEFAULT_MAP_KIB;
 	args->cache_kib = QCOW_DEFAULT_CACHE_KIB;
 	args->sector_size = SECTOR_SIZE;
+	args->no_space_timeout = QCOW_DEFAULT_NO_SPACE;
 	r = parse(args, ti, &as);
 	if (r)
 		qcow_args_free(args);

@@ -20,6 +20,9 @@ struct qcow_args {
 	unsigned int helper_timeout;	/* seconds, 1 .. 86400 */
 	unsigned int map_kib;		/* budget of the map */
 	unsigned int cache_kib;		/* budget of the cache of fetched blocks */
+	unsigned int no_space_timeout;	/* seconds to wait for space; 0: error at once */
+	bool keep_discarded;		/* the guest's clusters stay allocated */
+	bool no_discard_passdown;	/* nor are they punched below */
 	unsigned int sector_size;	/* 512 or 4096: what the guest sees at least */
 };
 

@@ -8,6 +8,10 @@
  * -------------------- --------- ------------------------------------ ----------
  * dm's suspend_lock    mutex     target->image transitions; the hooks  process
  *                                presuspend .. resume, dtr run under it
+ * commit->mutex        mutex     one commit at a time; the sealed         process;
+ *                                generation. Held across COMMIT and      commit worker
+ *                                FREE, by the commit worker and
+ *                                postsuspend only: nobody else waits
  * supervisor.mutex     mutex     (genl.c) the role of the supervisor    process
  * target->lock         mutex     target->image, ->shape, ->layers[]     process
  *                                against an ATTACH that reads them;
@@ -16,7 +20,13 @@
  * link->lock           spinlock  link->state, ->net, ->portid, ->epoch  process
  * upcalls->lock        spinlock  the table, the queue, parked bios      process, timer work
  * cache->lock          spinlock  fetched blocks: hash, LRU, bytes       process
- * map->pages xa_lock   spinlock  changes of the map; lookups use RCU    process
+ * disk->ready_lock     spinlock  what workers are to dispatch           process
+ * cells->lock          spinlock  the tree of cells, those that wait     process
+ * commit->lock         spinlock  flushes that wait, claims, the open     process
+ *                                generation's freed clusters
+ * alloc->lock          spinlock  the pool, its state, the proposal      process
+ * map->pages xa_lock   spinlock  changes of the map, deltas; lookups    process
+ *                                use RCU
  *
  * None of them is taken in interrupt context: ki_complete() and end_io touch
  * per-CPU counters and atomics only, and hand the rest to a workqueue.
@@ -35,12 +45,16 @@
 #define DM_MSG_PREFIX "qcow"
 
 #define QCOW_DEFAULT_TIMEOUT	60	/* seconds an upcall may take */
+#define QCOW_DEFAULT_NO_SPACE	60	/* seconds writes wait for space */
+#define QCOW_LEASE_BYTES	(64U << 20)
 #define QCOW_DEFAULT_MAP_KIB	(64U << 10)
 #define QCOW_DEFAULT_CACHE_KIB	(8U << 10)
 
 /* Module-wide queues, made in main.c before the target is registered. */
 extern struct workqueue_struct *qcow_wq;	/* upcalls, parked bios, events */
 extern struct workqueue_struct *qcow_read_wq;	/* file layers: reads */
+extern struct workqueue_struct *qcow_write_wq;	/* file layers: writes; may wait for space */
+extern struct workqueue_struct *qcow_commit_wq;	/* flushes and commits; waits for the helper */
 
 int qcow_target_init(void);
 void qcow_target_exit(void);

@@ -33,6 +33,9 @@ static const struct nla_policy policy[DM_QCOW_ATTR_MAX + 1] = {
 	[DM_QCOW_ATTR_OFFSET]		= { .type = NLA_U64 },
 	[DM_QCOW_ATTR_LENGTH]		= { .type = NLA_U32 },
 	[DM_QCOW_ATTR_ADDR]		= { .type = NLA_U64 },
+	[DM_QCOW_ATTR_TABLES]		= { .type = NLA_U32 },
+	[DM_QCOW_ATTR_LEASES]		= { .type = NLA_BINARY },
+	[DM_QCOW_ATTR_LOST]		= { .type = NLA_U64 },
 };
 
 /*
@@ -43,6 +46,8 @@ struct handback {
 	unsigned int nr;
 	struct dm_qcow_layer desc[DM_QCOW_MAX_LAYERS];
 	struct file *files[DM_QCOW_MAX_LAYERS];
+	unsigned int nr_leases;
+	struct dm_qcow_lease leases[DM_QCOW_MAX_LEASES];
 };
 
 static void handback_destroy(struct handback *h)
@@ -56,7 +61,7 @@ static void handback_destroy(struct handback *h)
 			put_unused_fd(h->desc[i].fd);
 		fput(h->files[i]);
 	}
-	kfree(h);
+	kvfree(h);
 }
 
 static void handback_install(struct handback *h)
@@ -65,12 +70,12 @@ static void handback_install(struct handback *h)
 
 	for (i = 0; i < h->nr; i++)
 		fd_install(h->desc[i].fd, h->files[i]);
-	kfree(h);
+	kvfree(h);
 }
 
 static int handback_create(struct qcow_link *link, struct handback **out)
 {
-	struct handback *h = kzalloc(sizeof(*h), GFP_NOIO);
+	struct handback *h = kvzalloc(sizeof(*h), GFP_NOIO);
 	unsigned int i;
 	int fd = 0;
 
@@ -86,6 +91,7 @@ static int handback_create(struct qcow_link *link, struct handback **out)
 		handback_destroy(h);
 		return fd;
 	}
+	h->nr_leases = link->ops->get_leases(link, h->leases);
 	*out = h;
 	return 0;
 }
@@ -99,15 +105,17 @@ static int put_attach(struct sk_buff *msg, struct qcow_link *link, u32 epoch,
 		return 0;
 	if (nla_put_u32(msg, DM_QCOW_ATTR_TARGET, link->id) || link->ops->describe(link, msg))
 		return -EMSGSIZE;
-	if (!h->nr)
+	if (h->nr && nla_put(msg, DM_QCOW_ATTR_LAYERS, h->nr * sizeof(h->desc[0]), h->desc))
+		return -EMSGSIZE;
+	if (!h->nr_leases)
 		return 0;
-	return nla_put(msg, DM_QCOW_ATTR_LAYERS, h->nr * sizeof(h->desc[0]), h->desc);
+	return nla_put(msg, DM_QCOW_ATTR_LEASES, h->nr_leases * sizeof(h->leases[0]), h->leases);
 }
 
 static int reply_attach(struct qcow_link *link, struct genl_info *info, u32 epoch,
 			const struct handback *h)
 {
-	size_t room = QCOW_DESCRIPTION_ROOM + sizeof(h->desc);
+	size_t room = QCOW_DESCRIPTION_ROOM + sizeof(h->desc) + sizeof(h->leases);
 	struct sk_buff *msg = genlmsg_new(room, GFP_NOIO);
 	void *header;
 	int r = -EMSGSIZE;
@@ -250,6 +258,8 @@ static int decode(struct genl_info *info, struct qcow_answer *a)
 	a->offset = get_u64(info, DM_QCOW_ATTR_OFFSET);
 	a->length = get_u32(info, DM_QCOW_ATTR_LENGTH);
 	a->addr = get_u64(info, DM_QCOW_ATTR_ADDR);
+	a->tables = get_u32(info, DM_QCOW_ATTR_TABLES);
+	a->lost = get_u64(info, DM_QCOW_ATTR_LOST);
 	if (info->attrs[DM_QCOW_ATTR_ERROR_TEXT])
 		a->text = nla_data(info->attrs[DM_QCOW_ATTR_ERROR_TEXT]);
 	if (info->attrs[DM_QCOW_ATTR_SHAPE])
@@ -258,8 +268,10 @@ static int decode(struct genl_info *info, struct qcow_answer *a)
 		      &a->nr_devices);
 	r = r ?: get_array(info, DM_QCOW_ATTR_LAYERS, sizeof(struct dm_qcow_layer), &a->layers,
 			   &a->nr_layers);
-	return r ?: get_array(info, DM_QCOW_ATTR_RUNS, sizeof(struct dm_qcow_run), &a->runs,
-			      &a->nr_runs);
+	r = r ?: get_array(info, DM_QCOW_ATTR_RUNS, sizeof(struct dm_qcow_run), &a->runs,
+			   &a->nr_runs);
+	return r ?: get_array(info, DM_QCOW_ATTR_LEASES, sizeof(struct dm_qcow_lease), &a->leases,
+			      &a->nr_leases);
 }
 
 static int answer_doit(struct sk_buff *skb, struct genl_info *info)
@@ -295,6 +307,10 @@ static const struct genl_ops ops[] = {
 	{ .cmd = DM_QCOW_CMD_LOAD, .doit = answer_doit },
 	{ .cmd = DM_QCOW_CMD_FETCH, .doit = answer_doit },
 	{ .cmd = DM_QCOW_CMD_CLOSE, .doit = answer_doit },
+	{ .cmd = DM_QCOW_CMD_PROPOSE, .doit = answer_doit },
+	{ .cmd = DM_QCOW_CMD_GRANT, .doit = answer_doit },
+	{ .cmd = DM_QCOW_CMD_COMMIT, .doit = answer_doit },
+	{ .cmd = DM_QCOW_CMD_FREE, .doit = answer_doit },
 };
 
 struct genl_family qcow_genl_family = {

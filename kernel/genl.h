@@ -55,6 +55,10 @@ struct qcow_answer {
 	u64 offset;
 	u32 length;
 	u64 addr;
+	const void *leases;
+	unsigned int nr_leases;
+	u32 tables;
+	u64 lost;
 };
 
 static inline bool qcow_answer_has(const struct qcow_answer *a, enum dm_qcow_attr attr)
@@ -67,6 +71,7 @@ static inline bool qcow_answer_has(const struct qcow_answer *a, enum dm_qcow_att
  * @describe: add PATH, OPTIONS, FLAGS, DEVICE, STATE, TIMEOUT to a message
  * @get_layers: fill @desc (but ->fd) and @files, with a reference each, for at most
  *	DM_QCOW_MAX_LAYERS layers; returns their number
+ * @get_leases: fill @leases with at most DM_QCOW_MAX_LEASES; returns their number
  * @attached: upcalls may go out
  * @lost: the worker is dead
  * @answer: a worker's answer; what is returned goes back to it. May sleep
@@ -77,6 +82,7 @@ struct qcow_link_ops {
 	int (*describe)(struct qcow_link *link, struct sk_buff *msg);
 	unsigned int (*get_layers)(struct qcow_link *link, struct dm_qcow_layer *desc,
 				   struct file **files);
+	unsigned int (*get_leases)(struct qcow_link *link, struct dm_qcow_lease *leases);
 	void (*attached)(struct qcow_link *link);
 	void (*lost)(struct qcow_link *link);
 	int (*answer)(struct qcow_link *link, const struct qcow_answer *answer);

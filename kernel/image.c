@@ -17,9 +17,16 @@
 #include "dm-qcow.h"
 #include "target.h"
 
-static unsigned long timeout_of(const struct qcow_target *t)
+static int call(struct qcow_target *t, u8 cmd, qcow_call_fn fn, void *private)
 {
-	return t->args.helper_timeout * HZ;
+	struct qcow_upcall question = { .cmd = cmd };
+
+	return qcow_upcall_call(&t->disk.upcalls, &question, fn, private, t->disk.upcalls.timeout);
+}
+
+static bool wants_write(const struct qcow_target *t)
+{
+	return !(t->disk.upcalls.flags & DM_QCOW_FLAG_READ_ONLY);
 }
 
 static bool power_of_2_in(u32 n, u32 min, u32 max)
@@ -122,7 +129,12 @@ static int open_device(struct qcow_target *t, const struct dm_qcow_device *devic
 	int r;
 
 	snprintf(name, sizeof(name), "%u:%u", device->major, device->minor);
-	r = dm_get_device(t->ti, name, BLK_OPEN_READ, dev);
+	r = -EROFS;
+	if (wants_write(t))
+		r = dm_get_device(t->ti, name, BLK_OPEN_READ | BLK_OPEN_WRITE, dev);
+	/* Only one of them is written, and a base may well be read-only. */
+	if (r == -EROFS || r == -EACCES)
+		r = dm_get_device(t->ti, name, BLK_OPEN_READ, dev);
 	if (r) {
 		DMERR("%s: cannot use device %s: %d", t->args.path, name, r);
 		return r;
@@ -175,7 +187,7 @@ int qcow_image_probe(struct qcow_target *t)
 	struct probe p = { };
 	int r;
 
-	r = qcow_upcall_call(&t->disk.upcalls, DM_QCOW_CMD_PROBE, take_probe, &p, timeout_of(t));
+	r = call(t, DM_QCOW_CMD_PROBE, take_probe, &p);
 	if (r == -ETIMEDOUT)
 		DMERR("%s: the helper did not answer within %u s", t->args.path,
 		      t->args.helper_timeout);
@@ -199,6 +211,8 @@ struct opened {
 	struct dm_qcow_shape shape;
 	struct qcow_layer *layers;
 	unsigned int nr_layers;
+	int data_layer;			/* -1: none is writable */
+	u32 nr_tables;
 };
 
 static void close_layers(struct qcow_layer *layers, unsigned int nr_layers)
@@ -239,8 +253,13 @@ static int open_layer(struct opened *o, const void *data, unsigned int i)
 	int r;
 
 	memcpy(&desc, data + i * sizeof(desc), sizeof(desc));
-	if (desc.flags)
+	if (desc.flags & ~DM_QCOW_LAYER_WRITABLE)
 		return -EINVAL;
+	if (desc.flags & DM_QCOW_LAYER_WRITABLE) {
+		if (!wants_write(o->t) || o->data_layer >= 0)
+			return -EINVAL;
+		o->data_layer = i;
+	}
 	r = qcow_layer_open(&o->layers[i], &desc, own_dev(o->t));
 	if (r) {
 		DMERR("%s: layer %u cannot be used: %d", o->t->args.path, i, r);
@@ -265,6 +284,11 @@ static int take_open(void *private, const struct qcow_answer *answer)
 		return -ENOMEM;
 	for (i = 0; !r && i < answer->nr_layers; i++)
 		r = open_layer(o, answer->layers, i);
+	if (!r && wants_write(o->t)) {
+		r = o->data_layer >= 0 && qcow_answer_has(answer, DM_QCOW_ATTR_TABLES) ?
+		    0 : -EPROTO;
+		o->nr_tables = answer->tables;
+	}
 	return r ?: check_same(o->t, &o->shape);
 }
 
@@ -285,6 +309,12 @@ static void become_open(struct qcow_target *t, const struct opened *o)
 	t->disk.size = o->shape.virtual_size;
 	t->disk.logical_block_size = o->shape.logical_block_size;
 	t->shape = o->shape;
+	t->disk.writable = o->data_layer >= 0;
+	if (t->disk.writable) {
+		t->disk.map.data_layer = o->data_layer;
+		qcow_alloc_open(&t->disk.alloc, &o->layers[o->data_layer], o->data_layer != 0,
+				o->nr_tables);
+	}
 	t->image = DM_QCOW_STATE_OPEN;
 	t->unclean = false;
 	mutex_unlock(&t->lock);
@@ -299,11 +329,11 @@ static void become_open(struct qcow_target *t, const struct opened *o)
  */
 int qcow_image_open(struct qcow_target *t)
 {
-	struct opened o = { .t = t };
+	struct opened o = { .t = t, .data_layer = -1 };
 	int r;
 
 	invalidate_devices(t);
-	r = qcow_upcall_call(&t->disk.upcalls, DM_QCOW_CMD_OPEN, take_open, &o, timeout_of(t));
+	r = call(t, DM_QCOW_CMD_OPEN, take_open, &o);
 	if (r) {
 		close_layers(o.layers, o.nr_layers);
 		return r;
@@ -335,6 +365,19 @@ void qcow_image_drop(struct qcow_target *t)
 	qcow_disk_reset(&t->disk);
 }
 
+/* Everything durable, nothing leased. */
+static int finish_writing(struct qcow_target *t)
+{
+	struct qcow_disk *disk = &t->disk;
+	int r;
+
+	qcow_commit_stop(disk);
+	r = qcow_alloc_stop(&disk->alloc, disk->upcalls.timeout);
+	if (!r)
+		r = qcow_commit_all(disk);
+	return r ?: qcow_commit_return_leases(disk);
+}
+
 /**
  * qcow_image_close() - have the helper make the image clean and unlock it
  * @t: the target, OPEN, with no bio in flight
@@ -346,10 +389,11 @@ int qcow_image_close(struct qcow_target *t)
 {
 	int r = 0;
 
+	if (t->disk.writable)
+		r = finish_writing(t);
 	/* An image opened for reading is as it was: a dead helper left nothing undone. */
-	if (qcow_link_attached(&t->link))
-		r = qcow_upcall_call(&t->disk.upcalls, DM_QCOW_CMD_CLOSE, NULL, NULL,
-				     timeout_of(t));
+	if (!r && (t->disk.writable || qcow_link_attached(&t->link)))
+		r = call(t, DM_QCOW_CMD_CLOSE, NULL, NULL);
 	if (!r) {
 		qcow_image_drop(t);
 		return 0;
@@ -401,6 +445,18 @@ static unsigned int get_layers(struct qcow_link *link, struct dm_qcow_layer *des
 	return nr;
 }
 
+static unsigned int get_leases(struct qcow_link *link, struct dm_qcow_lease *leases)
+{
+	struct qcow_target *t = target_of(link);
+	unsigned int nr = 0;
+
+	mutex_lock(&t->lock);
+	if (t->image == DM_QCOW_STATE_OPEN && t->disk.writable)
+		nr = qcow_alloc_list(&t->disk.alloc, leases);
+	mutex_unlock(&t->lock);
+	return nr;
+}
+
 static void attached(struct qcow_link *link)
 {
 	struct qcow_target *t = target_of(link);
@@ -441,6 +497,7 @@ static int answer(struct qcow_link *link, const struct qcow_answer *a)
 const struct qcow_link_ops qcow_image_link_ops = {
 	.describe = describe,
 	.get_layers = get_layers,
+	.get_leases = get_leases,
 	.attached = attached,
 	.lost = lost,
 	.answer = answer,

@@ -14,8 +14,11 @@
 #include <linux/percpu.h>
 #include <linux/rcupdate.h>
 
+/* In no epoch: waiting, and to look the map up again. Counted, but not looked at. */
+#define QCOW_EPOCH_NONE	2
+
 struct qcow_inflight_cpu {
-	long nr[2];		/* entered minus left on this CPU; may be negative */
+	long nr[3];		/* entered minus left on this CPU; may be negative */
 };
 
 struct qcow_inflight {

@@ -8,14 +8,100 @@
 
 #define SPLITS_MIN	16
 
-static int load_done(struct qcow_upcall *uc, const struct qcow_answer *answer);
-
-/* Our own splits carry their data in front of the bio, dm's clones carry it for dm. */
+/* Our own bios carry their data in front of them, dm's clones carry it for dm. */
 static struct qcow_io *io_of(struct qcow_disk *disk, struct bio *bio)
 {
-	if (bio->bi_pool == &disk->splits)
+	if (bio->bi_pool == &disk->splits || bio->bi_pool == &disk->clones)
 		return &container_of(bio, struct qcow_split, bio)->io;
 	return dm_per_bio_data(bio, sizeof(struct qcow_io));
+}
+
+/**
+ * qcow_disk_own() - prepare a bio of our own
+ * @disk: open
+ * @bio: just allocated from disk->splits or disk->clones
+ *
+ * Its end_io has to call qcow_disk_leave().
+ *
+ * Context: any.
+ */
+void qcow_disk_own(struct qcow_disk *disk, struct bio *bio)
+{
+	struct qcow_split *split = container_of(bio, struct qcow_split, bio);
+
+	split->disk = disk;
+	split->io.epoch = QCOW_EPOCH_NONE;
+}
+
+/**
+ * qcow_disk_leave() - a bio of our own is done
+ * @bio: the bio
+ *
+ * Context: any, interrupts included.
+ */
+void qcow_disk_leave(struct bio *bio)
+{
+	struct qcow_split *split = container_of(bio, struct qcow_split, bio);
+
+	qcow_inflight_leave(&split->disk->inflight, split->io.epoch);
+}
+
+static void part_end_io(struct bio *part)
+{
+	struct bio *bio = part->bi_private;
+
+	qcow_disk_leave(part);
+	if (part->bi_status && !bio->bi_status)
+		bio->bi_status = part->bi_status;
+	bio_put(part);
+	bio_endio(bio);
+}
+
+/**
+ * qcow_disk_cut() - split the front off a bio
+ * @disk: open
+ * @bio: ends when its parts have ended
+ * @nr_sectors: of the front
+ *
+ * Cannot fail: the bio set has a reserve, and each piece is under way before the next
+ * is cut.
+ *
+ * Context: process, never under current->bio_list; may sleep, without I/O.
+ * Return: the front.
+ */
+struct bio *qcow_disk_cut(struct qcow_disk *disk, struct bio *bio, unsigned int nr_sectors)
+{
+	struct bio *part = bio_split(bio, nr_sectors, GFP_NOIO, &disk->splits);
+
+	qcow_disk_own(disk, part);
+	part->bi_private = bio;
+	part->bi_end_io = part_end_io;
+	bio_inc_remaining(bio);
+	return part;
+}
+
+/**
+ * qcow_disk_submit() - send a bio to a layer
+ * @disk: open
+ * @bio: from disk->splits or disk->clones
+ * @layer: number
+ * @host_sector: where to
+ *
+ * Context: process, never under current->bio_list; does not sleep for I/O.
+ */
+void qcow_disk_submit(struct qcow_disk *disk, struct bio *bio, unsigned int layer,
+		      sector_t host_sector)
+{
+	struct qcow_layer *l = &disk->layers[layer];
+
+	if (!l->bdev) {
+		qcow_file_submit(disk->file_queues, l, bio, &io_of(disk, bio)->layer_io,
+				 host_sector);
+		return;
+	}
+	bio_set_dev(bio, l->bdev);
+	bio->bi_iter.bi_sector = host_sector;
+	submit_bio_noacct(bio);
 }
 
 /*
@@ -48,33 +134,33 @@ static bool follow(struct qcow_disk *disk, struct bio *bio, struct qcow_io *io,
 	}
 }
 
-static void park_load(struct qcow_disk *disk, struct bio *bio)
+/* A bio that waits for others must not keep a fence waiting, which they may need. */
+static void leave(struct qcow_disk *disk, struct qcow_io *io)
 {
-	u64 page_idx = qcow_map_page_of(&disk->map, bio->bi_iter.bi_sector);
-	struct qcow_upcall want = {
-		.cmd = DM_QCOW_CMD_LOAD,
-		.key = page_idx,
-		.seq = qcow_map_seq(&disk->map, page_idx),
-		.done = load_done,
-		.private = disk,
-	};
-
-	qcow_upcall_park(&disk->upcalls, &want, bio);
+	qcow_inflight_leave(&disk->inflight, io->epoch);
+	io->epoch = QCOW_EPOCH_NONE;
 }
 
-/* In ->map: the page is not loaded. */
-static int miss(struct qcow_disk *disk, struct bio *bio)
+/* In ->map: what follows needs only what lies in the first map page. */
+static void trim_to_page(struct qcow_disk *disk, struct bio *bio)
 {
 	sector_t sector = bio->bi_iter.bi_sector;
 	sector_t room = qcow_map_page_end(&disk->map, sector) - sector;
 
+	if (room < bio_sectors(bio))
+		dm_accept_partial_bio(bio, room);
+}
+
+/* In ->map: the page is not loaded. */
+static int miss(struct qcow_disk *disk, struct bio *bio, struct qcow_io *io)
+{
+	leave(disk, io);
 	if (bio->bi_opf & REQ_NOWAIT) {
 		bio_wouldblock_error(bio);
 		return DM_MAPIO_SUBMITTED;
 	}
-	if (room < bio_sectors(bio))
-		dm_accept_partial_bio(bio, room);
-	park_load(disk, bio);
+	trim_to_page(disk, bio);
+	qcow_load(disk, bio);
 	return DM_MAPIO_SUBMITTED;
 }
 
@@ -100,167 +186,233 @@ int qcow_disk_map(struct qcow_disk *disk, struct bio *bio)
 	found = qcow_map_lookup(&disk->map, bio->bi_iter.bi_sector, nr_sectors, &x);
 	rcu_read_unlock();
 	if (unlikely(!found))
-		return miss(disk, bio);
+		return miss(disk, bio, io);
 	if (x.nr_sectors < nr_sectors)
 		dm_accept_partial_bio(bio, x.nr_sectors);
 	return follow(disk, bio, io, &x) ? DM_MAPIO_REMAPPED : DM_MAPIO_SUBMITTED;
 }
 
+/* In ->map: a worker has to take care of it. */
+static int defer(struct qcow_disk *disk, struct bio *bio)
+{
+	if (bio->bi_opf & REQ_NOWAIT) {
+		bio_wouldblock_error(bio);
+		return DM_MAPIO_SUBMITTED;
+	}
+	this_cpu_inc(disk->stats->deferred);
+	trim_to_page(disk, bio);
+	qcow_disk_defer(disk, bio);
+	return DM_MAPIO_SUBMITTED;
+}
+
+/*
+ * May a write go where the map says? One that has to be durable when it ends must not
+ * pass by a delta of its own block; that one of its page would be enough to look at.
+ */
+static bool in_place(struct qcow_disk *disk, const struct bio *bio, const struct qcow_extent *x)
+{
+	/* A discard changes the map, wherever it is. */
+	if (bio_op(bio) != REQ_OP_WRITE || x->type != DM_QCOW_RUN_DATA || !x->writable)
+		return false;
+	return !(bio->bi_opf & REQ_FUA) || !qcow_map_has_deltas(&disk->map, bio->bi_iter.bi_sector,
+								 x->nr_sectors);
+}
+
+/**
+ * qcow_disk_map_write() - the data path of ->map, for writes
+ * @disk: open for writing
+ * @bio: with data; its sector is relative to the target
+ *
+ * Context: ->map; sleeps only for upcalls' memory, never for REQ_NOWAIT.
+ * Return: as qcow_disk_map().
+ */
+int qcow_disk_map_write(struct qcow_disk *disk, struct bio *bio)
+{
+	struct qcow_io *io = dm_per_bio_data(bio, sizeof(*io));
+	unsigned int nr_sectors = bio_sectors(bio);
+	struct qcow_extent x;
+	bool found, straight = false;
+
+	this_cpu_inc(disk->stats->writes);
+	rcu_read_lock();
+	io->epoch = qcow_inflight_enter(&disk->inflight);
+	found = qcow_map_lookup(&disk->map, bio->bi_iter.bi_sector, nr_sectors, &x);
+	if (found)
+		straight = in_place(disk, bio, &x);
+	rcu_read_unlock();
+	if (unlikely(!found))
+		return miss(disk, bio, io);
+	if (unlikely(!straight)) {
+		leave(disk, io);
+		return defer(disk, bio);
+	}
+	if (x.nr_sectors < nr_sectors)
+		dm_accept_partial_bio(bio, x.nr_sectors);
+	return follow(disk, bio, io, &x) ? DM_MAPIO_REMAPPED : DM_MAPIO_SUBMITTED;
+}
+
+/**
+ * qcow_disk_map_discard() - ->map for discard and write-zeroes
+ * @disk: open for writing
+ * @bio: without data; its sector is relative to the target
+ *
+ * Context: ->map; does not sleep.
+ * Return: as qcow_disk_map().
+ */
+int qcow_disk_map_discard(struct qcow_disk *disk, struct bio *bio)
+{
+	struct qcow_io *io = dm_per_bio_data(bio, sizeof(*io));
+
+	io->epoch = QCOW_EPOCH_NONE;
+	return defer(disk, bio);
+}
+
+/**
+ * qcow_disk_map_flush() - ->map for a flush
+ * @disk: open for writing
+ * @bio: empty
+ *
+ * Context: ->map; does not sleep.
+ * Return: as qcow_disk_map().
+ */
+int qcow_disk_map_flush(struct qcow_disk *disk, struct bio *bio)
+{
+	struct qcow_layer *layer = &disk->layers[disk->map.data_layer];
+	struct qcow_io *io = dm_per_bio_data(bio, sizeof(*io));
+
+	io->epoch = QCOW_EPOCH_NONE;
+	if (layer->bdev && qcow_commit_idle(disk)) {
+		bio_set_dev(bio, layer->bdev);
+		return DM_MAPIO_REMAPPED;
+	}
+	qcow_commit_flush(disk, bio);
+	return DM_MAPIO_SUBMITTED;
+}
+
+/*
+ * Looks up where a bio that waited may go; true: in the epoch that @io says now.
+ * @page is where to look if it could not be put into the map.
+ */
 static bool look_up(struct qcow_disk *disk, struct bio *bio, const struct qcow_map_page *page,
-		    struct qcow_extent *x)
+		    struct qcow_extent *x, unsigned int *epoch)
 {
 	sector_t sector = bio->bi_iter.bi_sector;
 	bool found = true;
 
-	if (page) {
+	rcu_read_lock();
+	*epoch = qcow_inflight_enter(&disk->inflight);
+	if (page)
 		qcow_map_page_lookup(&disk->map, page, sector, bio_sectors(bio), x);
-	} else {
-		rcu_read_lock();
+	else
 		found = qcow_map_lookup(&disk->map, sector, bio_sectors(bio), x);
-		rcu_read_unlock();
-	}
+	if (found && op_is_write(bio_op(bio)))
+		found = in_place(disk, bio, x);
+	rcu_read_unlock();
+	if (!found)
+		qcow_inflight_leave(&disk->inflight, *epoch);
 	return found;
 }
 
-/*
- * Sends a bio that waited on its way, in pieces if need be. @page is where to look
- * if it could not be put into the map.
+static bool is_loaded(struct qcow_disk *disk, sector_t sector)
+{
+	struct qcow_extent x;
+	bool loaded;
+
+	rcu_read_lock();
+	loaded = qcow_map_lookup(&disk->map, sector, 1, &x);
+	rcu_read_unlock();
+	return loaded;
+}
+
+/* A write whose way has to be made: what lies in its first map page enters a cell. */
+static struct bio *enter_cell(struct qcow_disk *disk, struct bio *bio)
+{
+	sector_t sector = bio->bi_iter.bi_sector;
+	sector_t room = qcow_map_page_end(&disk->map, sector) - sector;
+	struct bio *part = room < bio_sectors(bio) ? qcow_disk_cut(disk, bio, room) : bio;
+
+	qcow_cell_enter(disk, part);
+	return part;
+}
+
+/**
+ * qcow_disk_dispatch() - send a bio that waited on its way, in pieces if need be
+ * @disk: open
+ * @bio: in no epoch
+ * @page: where to look if it could not be put into the map; or NULL
+ *
+ * Context: process, never under current->bio_list; may sleep, without I/O.
  */
-static void dispatch(struct qcow_disk *disk, struct bio *bio, const struct qcow_map_page *page)
+void qcow_disk_dispatch(struct qcow_disk *disk, struct bio *bio, const struct qcow_map_page *page)
 {
 	struct qcow_extent x;
 	struct bio *part;
+	unsigned int epoch;
 
 	do {
-		if (!look_up(disk, bio, page, &x)) {
-			/* Evicted already; or what the LOAD said had gone stale. */
-			park_load(disk, bio);
-			return;
-		}
 		part = bio;
-		if (x.nr_sectors < bio_sectors(bio)) {
-			/* Cannot fail: the bio set has a reserve, and each piece is
-			 * under way before the next is cut.
-			 */
-			part = bio_split(bio, x.nr_sectors, GFP_NOIO, &disk->splits);
-			bio_chain(part, bio);
+		if (look_up(disk, bio, page, &x, &epoch)) {
+			if (x.nr_sectors < bio_sectors(bio))
+				part = qcow_disk_cut(disk, bio, x.nr_sectors);
+			io_of(disk, part)->epoch = epoch;
+			if (follow(disk, part, io_of(disk, part), &x))
+				submit_bio_noacct(part);
+		} else if (op_is_write(bio_op(bio)) && is_loaded(disk, bio->bi_iter.bi_sector)) {
+			part = enter_cell(disk, bio);
+		} else {
+			/* Evicted already; or what the LOAD said had gone stale. */
+			qcow_load(disk, bio);
 		}
-		if (follow(disk, part, io_of(disk, part), &x))
-			submit_bio_noacct(part);
 	} while (part != bio);
 }
 
-static struct qcow_upcall *pop_ready(struct qcow_disk *disk)
+/**
+ * qcow_disk_read() - read the guest's disk for our own purposes
+ * @disk: open
+ * @bio: from disk->clones; its sector is relative to the target
+ *
+ * Context: process, never under current->bio_list; may sleep, without I/O.
+ */
+void qcow_disk_read(struct qcow_disk *disk, struct bio *bio)
 {
-	struct qcow_upcall *uc;
-
-	spin_lock(&disk->ready_lock);
-	uc = list_first_entry_or_null(&disk->ready, struct qcow_upcall, node);
-	if (uc)
-		list_del(&uc->node);
-	spin_unlock(&disk->ready_lock);
-	return uc;
+	qcow_disk_dispatch(disk, bio, NULL);
 }
 
-static void dispatch_ready(struct work_struct *work)
+/**
+ * qcow_disk_defer() - have a worker look at a bio afresh
+ * @disk: open for writing
+ * @bio: in no epoch
+ *
+ * Context: any but interrupts; does not sleep.
+ */
+void qcow_disk_defer(struct qcow_disk *disk, struct bio *bio)
 {
-	struct qcow_disk *disk = container_of(work, struct qcow_disk, ready_work);
-	struct qcow_upcall *uc;
+	bool first;
+
+	spin_lock(&disk->ready_lock);
+	first = bio_list_empty(&disk->deferred);
+	bio_list_add(&disk->deferred, bio);
+	spin_unlock(&disk->ready_lock);
+	if (first)
+		queue_work(qcow_wq, &disk->deferred_work);
+}
+
+static void dispatch_deferred(struct work_struct *work)
+{
+	struct qcow_disk *disk = container_of(work, struct qcow_disk, deferred_work);
+	struct bio_list bios;
 	struct blk_plug plug;
 	struct bio *bio;
 
-	blk_start_plug(&plug);
-	while ((uc = pop_ready(disk))) {
-		while ((bio = bio_list_pop(&uc->bios)))
-			dispatch(disk, bio, uc->result);
-		if (uc->result)
-			qcow_map_page_destroy(&disk->map, uc->result);
-		qcow_upcall_free(&disk->upcalls, uc);
-	}
-	blk_finish_plug(&plug);
-}
-
-/* Nothing the helper says about a layer is taken on trust. */
-static bool run_ok(const struct qcow_disk *disk, const struct dm_qcow_run *run)
-{
-	const struct qcow_layer *layer;
-	u64 length;
-
-	if (run->type > DM_QCOW_RUN_FETCH || run->nr_blocks > DM_QCOW_PAGE_BLOCKS)
-		return false;
-	if (run->type != DM_QCOW_RUN_DATA)
-		return !run->flags;
-	if (run->layer >= disk->nr_layers || run->flags & ~DM_QCOW_RUN_WRITABLE)
-		return false;
-	layer = &disk->layers[run->layer];
-	if ((run->flags & DM_QCOW_RUN_WRITABLE) && !(layer->flags & DM_QCOW_LAYER_WRITABLE))
-		return false;
-	length = (u64)run->nr_blocks * qcow_map_block_sectors(&disk->map) << SECTOR_SHIFT;
-	return IS_ALIGNED(run->host_off, disk->logical_block_size) &&
-	       qcow_layer_holds(layer, run->host_off, length);
-}
-
-static int fill_page(struct qcow_disk *disk, struct qcow_map_page *page,
-		     const struct qcow_answer *answer)
-{
-	struct qcow_map_fill fill = { .page = page };
-	struct dm_qcow_run run;
-	unsigned int i;
-	int r;
-
-	for (i = 0; i < answer->nr_runs; i++) {
-		memcpy(&run, answer->runs + i * sizeof(run), sizeof(run));
-		if (!run_ok(disk, &run))
-			return -EINVAL;
-		r = qcow_map_fill(&disk->map, &fill, &run);
-		if (r)
-			return r;
-	}
-	return fill.nr_blocks == DM_QCOW_PAGE_BLOCKS ? 0 : -EINVAL;
-}
-
-/* Puts what a LOAD brought into the map, or into @uc for the bios that wait. */
-static int take_page(struct qcow_disk *disk, struct qcow_upcall *uc,
-		     const struct qcow_answer *answer)
-{
-	struct qcow_map_page *page;
-	int r;
-
-	if (answer->page != uc->key || answer->seq != uc->seq)
-		return -EINVAL;
-	page = qcow_map_page_create(&disk->map);
-	r = fill_page(disk, page, answer);
-	if (!r)
-		r = qcow_map_insert(&disk->map, uc->key, uc->seq, page);
-	switch (r) {
-	case 0:
-		return 0;
-	case -ENOMEM:
-		uc->result = page;
-		return 0;
-	default:
-		qcow_map_page_destroy(&disk->map, page);
-		return r == -ESTALE ? 0 : r;
-	}
-}
-
-static int load_done(struct qcow_upcall *uc, const struct qcow_answer *answer)
-{
-	struct qcow_disk *disk = uc->private;
-	int r = 0;
-
-	if (!answer->error)
-		r = take_page(disk, uc, answer);
-	if (answer->error || r) {
-		qcow_bios_end(&uc->bios, answer->error ?: -EIO);
-		qcow_upcall_free(&disk->upcalls, uc);
-		return r;
-	}
+	bio_list_init(&bios);
 	spin_lock(&disk->ready_lock);
-	list_add_tail(&uc->node, &disk->ready);
+	bio_list_merge(&bios, &disk->deferred);
+	bio_list_init(&disk->deferred);
 	spin_unlock(&disk->ready_lock);
-	queue_work(qcow_wq, &disk->ready_work);
-	return 0;
+	blk_start_plug(&plug);
+	while ((bio = bio_list_pop(&bios)))
+		qcow_disk_dispatch(disk, bio, NULL);
+	blk_finish_plug(&plug);
 }
 
 /**
@@ -287,8 +439,9 @@ int qcow_disk_init(struct qcow_disk *disk)
 	int r = -ENOMEM;
 
 	spin_lock_init(&disk->ready_lock);
-	INIT_LIST_HEAD(&disk->ready);
-	INIT_WORK(&disk->ready_work, dispatch_ready);
+	qcow_load_init(disk);
+	INIT_WORK(&disk->deferred_work, dispatch_deferred);
+	bio_list_init(&disk->deferred);
 	disk->stats = alloc_percpu(struct qcow_io_stats);
 	if (!disk->stats)
 		return r;
@@ -301,8 +454,24 @@ int qcow_disk_init(struct qcow_disk *disk)
 	r = bioset_init(&disk->splits, SPLITS_MIN, offsetof(struct qcow_split, bio), 0);
 	if (r)
 		goto out_inflight;
+	r = bioset_init(&disk->clones, SPLITS_MIN, offsetof(struct qcow_split, bio),
+			BIOSET_NEED_BVECS);
+	if (r)
+		goto out_splits;
+	r = qcow_cells_init(&disk->cells);
+	if (r)
+		goto out_clones;
+	r = qcow_commit_init(disk);
+	if (r)
+		goto out_cells;
 	return 0;
 
+out_cells:
+	qcow_cells_exit(&disk->cells);
+out_clones:
+	bioset_exit(&disk->clones);
+out_splits:
+	bioset_exit(&disk->splits);
 out_inflight:
 	qcow_inflight_exit(&disk->inflight);
 out_queues:
@@ -321,6 +490,11 @@ out_stats:
 void qcow_disk_exit(struct qcow_disk *disk)
 {
 	flush_work(&disk->ready_work);
+	flush_work(&disk->deferred_work);
+	qcow_copy_exit(disk);
+	qcow_commit_exit(disk);
+	qcow_cells_exit(&disk->cells);
+	bioset_exit(&disk->clones);
 	bioset_exit(&disk->splits);
 	qcow_inflight_exit(&disk->inflight);
 	qcow_file_queues_destroy(disk->file_queues);

@@ -3,6 +3,9 @@
  * The way of a bio: look the map up, then send it to a layer, fill it with zeros, or
  * have it wait for an upcall and look again.
  *
+ * A write goes straight where the map says if the block may be written in place; else
+ * it is deferred to a worker, which enters a cell for it (cell.h, write.h).
+ *
  * In ->map a bio is only ever trimmed (dm_accept_partial_bio). What waited is split
  * later by a worker, with a bio set of its own and never under current->bio_list:
  * there, a split's child could wait for its parent.
@@ -15,7 +18,10 @@
 #include <linux/percpu.h>
 #include <linux/workqueue.h>
 
+#include "alloc.h"
 #include "cache.h"
+#include "cell.h"
+#include "commit.h"
 #include "inflight.h"
 #include "layer.h"
 #include "map.h"
@@ -24,17 +30,20 @@
 /* Per-CPU counters of the hot path. */
 struct qcow_io_stats {
 	unsigned long reads;		/* bios mapped, after trimming */
+	unsigned long writes;
+	unsigned long deferred;		/* writes, discards: not in place */
 	unsigned long zero_fills;
 };
 
 /* With each bio: dm's per-bio data, or the front of a split's. */
 struct qcow_io {
 	struct qcow_layer_io layer_io;
-	unsigned int epoch;		/* dm's bios only; a split lives within its parent's */
+	unsigned int epoch;		/* in flight in; QCOW_EPOCH_NONE while it waits */
 };
 
-/* A bio of qcow_disk.splits. */
+/* A bio of qcow_disk.splits or .clones. */
 struct qcow_split {
+	struct qcow_disk *disk;
 	struct qcow_io io;
 	struct bio bio;			/* last: its inline vectors follow */
 };
@@ -43,7 +52,11 @@ struct qcow_split {
  * struct qcow_disk - what the I/O path needs of a target
  * @layers: changes only while no bio is in flight
  * @size: bytes of the image, as of the last PROBE or OPEN
+ * @copy_reserve: memory for one copy; @copy_reserved bit 0: somebody uses it
+ * @keep_discarded: the guest's clusters stay allocated; constant
+ * @degrade: metadata cannot be written any more
  * @ready: upcalls whose bios can go on
+ * @deferred: writes and discards for a worker
  */
 struct qcow_disk {
 	struct qcow_io_stats __percpu *stats;
@@ -56,22 +69,52 @@ struct qcow_disk {
 	struct qcow_file_queue __percpu *file_queues;
 	struct qcow_cache cache;
 	struct qcow_upcalls upcalls;
-	struct bio_set splits;
-	spinlock_t ready_lock;		/* protects ->ready */
+	struct bio_set splits;		/* parts of bios that waited */
+	struct bio_set clones;		/* what cells send */
+	struct qcow_alloc alloc;
+	struct qcow_cells cells;
+	struct qcow_commit commit;
+	struct qcow_copy *copy_reserve;
+	unsigned long copy_reserved;
+	bool writable;			/* was opened so; constant while open */
+	bool can_keep;			/* the format can say: zeros, but allocated; constant */
+	bool keep_discarded;
+	void (*degrade)(struct qcow_disk *disk);
+	spinlock_t ready_lock;		/* protects ->ready and ->deferred */
 	struct list_head ready;		/* ready_lock */
+	struct bio_list deferred;	/* ready_lock */
 	struct work_struct ready_work;
+	struct work_struct deferred_work;
 };
 
 int qcow_disk_init(struct qcow_disk *disk);
 void qcow_disk_exit(struct qcow_disk *disk);
 
 int qcow_disk_map(struct qcow_disk *disk, struct bio *bio);
+int qcow_disk_map_write(struct qcow_disk *disk, struct bio *bio);
+int qcow_disk_map_discard(struct qcow_disk *disk, struct bio *bio);
+int qcow_disk_map_flush(struct qcow_disk *disk, struct bio *bio);
 void qcow_disk_reset(struct qcow_disk *disk);
 
+void qcow_disk_submit(struct qcow_disk *disk, struct bio *bio, unsigned int layer,
+		      sector_t host_sector);
+void qcow_disk_dispatch(struct qcow_disk *disk, struct bio *bio,
+			const struct qcow_map_page *page);
+void qcow_disk_read(struct qcow_disk *disk, struct bio *bio);
+void qcow_disk_defer(struct qcow_disk *disk, struct bio *bio);
+void qcow_disk_own(struct qcow_disk *disk, struct bio *bio);
+void qcow_disk_leave(struct bio *bio);
+struct bio *qcow_disk_cut(struct qcow_disk *disk, struct bio *bio, unsigned int nr_sectors);
+
+int qcow_copy_init(struct qcow_disk *disk, unsigned int cluster_size);
+void qcow_copy_exit(struct qcow_disk *disk);
+
 void qcow_fetch(struct qcow_disk *disk, struct bio *bio);
+void qcow_load(struct qcow_disk *disk, struct bio *bio);
+void qcow_load_init(struct qcow_disk *disk);
 
 /**
- * qcow_disk_end_io() - dm finished a bio that qcow_disk_map() took
+ * qcow_disk_end_io() - dm finished a bio that one of the map functions took
  * @disk: the disk
  * @bio: the bio
  *

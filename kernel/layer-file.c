@@ -6,8 +6,11 @@
  * plug: ->map must not call into a file system (its stack, and current->bio_list,
  * belong to whoever is above us), and a batch costs one wake-up.
  *
+ * Writes have a queue of their own: they may wait for the file system (space, a
+ * journal, a freeze), and reads must not wait behind them.
+ *
  * The kiocb completes in whatever context the file system likes, interrupts
- * included. A full read ends the bio there; a short one goes back to the queue.
+ * included. A full read or write ends the bio there; a short one goes back to the queue.
  */
 
 #include <linux/blkdev.h>
@@ -22,19 +25,29 @@
 /* Tags asked for at a time: they must be adjacent, and shallow queues have few that are. */
 #define TAG_BATCH	8
 
-struct qcow_file_queue {
+/* A frozen file system is asked again this often. */
+#define THAW_DELAY	(HZ / 10)
+
+struct lane {
 	struct llist_head bios;		/* lock-free; newest first */
 	struct work_struct work;
+};
+
+struct qcow_file_queue {
+	struct lane reads, writes;
+	struct delayed_work thaw;	/* starts the writes again */
 };
 
 /* Bios of one CPU wait here; the work runs wherever the workqueue likes. */
 static void enqueue(struct qcow_layer_io *io)
 {
 	struct qcow_file_queue *q = raw_cpu_ptr(io->queues);
+	bool write = op_is_write(bio_op(io->bio));
+	struct lane *lane = write ? &q->writes : &q->reads;
 
 	/* Only who finds the list empty wakes the worker: it takes all there is. */
-	if (llist_add(&io->node, &q->bios))
-		queue_work(qcow_read_wq, &q->work);
+	if (llist_add(&io->node, &lane->bios))
+		queue_work(write ? qcow_write_wq : qcow_read_wq, &lane->work);
 }
 
 /* Is what is left of the bio behind everything the file has? */
@@ -117,12 +130,111 @@ static unsigned short count_ios(const struct qcow_layer_io *io)
 	return nr;
 }
 
+static void end_write(struct file *file)
+{
+	struct super_block *sb = file_inode(file)->i_sb;
+
+	/* Taken by another task than the one that releases it: see start_write(). */
+	__sb_writers_acquired(sb, SB_FREEZE_WRITE);
+	sb_end_write(sb);
+}
+
+/* False if the file system is frozen. */
+static bool start_write(struct file *file)
+{
+	struct super_block *sb = file_inode(file)->i_sb;
+
+	if (!sb_start_write_trylock(sb))
+		return false;
+	/* Whoever completes the write releases it: nothing lockdep could follow. */
+	__sb_writers_release(sb, SB_FREEZE_WRITE);
+	return true;
+}
+
+/* Any context, interrupts included. @r is what the write returned. */
+static void complete_write(struct qcow_layer_io *io, long r)
+{
+	struct bio *bio = io->bio;
+
+	end_write(io->layer->file);
+	if (unlikely(r <= 0)) {
+		bio->bi_status = r ? errno_to_blk_status(r) : BLK_STS_IOERR;
+	} else if (unlikely(r < bio->bi_iter.bi_size)) {
+		bio_advance(bio, r);
+		io->pos += r;
+		enqueue(io);
+		return;
+	}
+	bio_endio(bio);
+}
+
+static void write_done(struct kiocb *iocb, long r)
+{
+	complete_write(container_of(iocb, struct qcow_layer_io, iocb), r);
+}
+
+static void submit_write(struct qcow_layer_io *io)
+{
+	struct bio *bio = io->bio;
+	struct file *file = io->layer->file;
+	struct iov_iter iter;
+	ssize_t r;
+
+	io->iocb = (struct kiocb) {
+		.ki_filp = file,
+		.ki_pos = io->pos,
+		.ki_flags = IOCB_DIRECT | IOCB_WRITE | (bio->bi_opf & REQ_FUA ? IOCB_DSYNC : 0),
+		.ki_ioprio = bio->bi_ioprio,
+		.ki_complete = write_done,
+	};
+	iov_iter_bvec(&iter, ITER_SOURCE, __bvec_iter_bvec(bio->bi_io_vec, bio->bi_iter),
+		      count_bvecs(bio), bio->bi_iter.bi_size);
+	iter.iov_offset = bio->bi_iter.bi_bvec_done;
+	r = file->f_op->write_iter(&io->iocb, &iter);
+	if (r != -EIOCBQUEUED)
+		complete_write(io, r);
+}
+
+static void submit_writes(struct work_struct *work)
+{
+	struct qcow_file_queue *q = container_of(work, struct qcow_file_queue, writes.work);
+	/* As loop does: our writes must not be throttled behind those they clean up. */
+	unsigned int local = current->flags & PF_LOCAL_THROTTLE;
+	unsigned int noio = memalloc_noio_save();
+	struct llist_node *bios = llist_reverse_order(llist_del_all(&q->writes.bios));
+	struct qcow_layer_io *io, *next;
+	struct blk_plug plug;
+
+	current->flags |= PF_LOCAL_THROTTLE;
+	blk_start_plug(&plug);
+	llist_for_each_entry_safe(io, next, bios, node) {
+		if (start_write(io->layer->file)) {
+			submit_write(io);
+			continue;
+		}
+		llist_add(&io->node, &q->writes.bios);
+		queue_delayed_work(qcow_write_wq, &q->thaw, THAW_DELAY);
+	}
+	blk_finish_plug(&plug);
+	if (!local)
+		current->flags &= ~PF_LOCAL_THROTTLE;
+	memalloc_noio_restore(noio);
+}
+
+static void thaw(struct work_struct *work)
+{
+	struct qcow_file_queue *q = container_of(to_delayed_work(work), struct qcow_file_queue,
+						 thaw);
+
+	queue_work(qcow_write_wq, &q->writes.work);
+}
+
 static void submit_reads(struct work_struct *work)
 {
-	struct qcow_file_queue *q = container_of(work, struct qcow_file_queue, work);
+	struct qcow_file_queue *q = container_of(work, struct qcow_file_queue, reads.work);
 	/* The file system may allocate; that must not wait for our own writes. */
 	unsigned int noio = memalloc_noio_save();
-	struct llist_node *bios = llist_reverse_order(llist_del_all(&q->bios));
+	struct llist_node *bios = llist_reverse_order(llist_del_all(&q->reads.bios));
 	struct qcow_layer_io *io, *next;
 	struct blk_plug plug;
 	unsigned int i = 0;
@@ -154,8 +266,11 @@ struct qcow_file_queue __percpu *qcow_file_queues_create(void)
 	for_each_possible_cpu(cpu) {
 		struct qcow_file_queue *q = per_cpu_ptr(queues, cpu);
 
-		init_llist_head(&q->bios);
-		INIT_WORK(&q->work, submit_reads);
+		init_llist_head(&q->reads.bios);
+		init_llist_head(&q->writes.bios);
+		INIT_WORK(&q->reads.work, submit_reads);
+		INIT_WORK(&q->writes.work, submit_writes);
+		INIT_DELAYED_WORK(&q->thaw, thaw);
 	}
 	return queues;
 }
@@ -170,13 +285,18 @@ void qcow_file_queues_destroy(struct qcow_file_queue __percpu *queues)
 {
 	int cpu;
 
-	for_each_possible_cpu(cpu)
-		flush_work(&per_cpu_ptr(queues, cpu)->work);
+	for_each_possible_cpu(cpu) {
+		struct qcow_file_queue *q = per_cpu_ptr(queues, cpu);
+
+		flush_delayed_work(&q->thaw);
+		flush_work(&q->writes.work);
+		flush_work(&q->reads.work);
+	}
 	free_percpu(queues);
 }
 
 /**
- * qcow_file_submit() - read a bio from a regular file
+ * qcow_file_submit() - read a bio from a regular file, or write it there
  * @queues: the target's
  * @layer: open, a regular file
  * @bio: ended with bio_endio() when done, from any context

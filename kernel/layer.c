@@ -10,12 +10,16 @@
 /* Host offsets are kept in 47 bits of sectors; qcow2 itself stops at 2^56. */
 #define MAX_HOST_OFF	BIT_ULL(56)
 
-static int check_file(struct file *file, dev_t self)
+static int check_file(struct file *file, dev_t self, bool write)
 {
 	struct inode *inode = file_inode(file);
 
 	if (!(file->f_mode & FMODE_READ) || !file->f_op->read_iter)
 		return -EBADF;
+	if (write && (!(file->f_mode & FMODE_WRITE) || !file->f_op->write_iter))
+		return -EBADF;
+	if (write && IS_IMMUTABLE(inode))
+		return -EPERM;
 	if (!S_ISREG(inode->i_mode))
 		return -EINVAL;
 	if (!(file->f_mode & FMODE_CAN_ODIRECT) || !(file->f_flags & O_DIRECT))
@@ -36,7 +40,7 @@ static int check_file(struct file *file, dev_t self)
  *
  * Context: the helper's, in its sendmsg(2); may sleep.
  * Return: 0, and the caller owes qcow_layer_close(); -EBADF, -EINVAL,
- * -EOPNOTSUPP (no direct I/O), -ETXTBSY (a swap file), -ELOOP.
+ * -EOPNOTSUPP (no direct I/O), -ETXTBSY (a swap file), -EPERM (immutable), -ELOOP.
  */
 int qcow_layer_open(struct qcow_layer *layer, const struct dm_qcow_layer *desc, dev_t self)
 {
@@ -48,7 +52,7 @@ int qcow_layer_open(struct qcow_layer *layer, const struct dm_qcow_layer *desc, 
 	if (S_ISBLK(file_inode(file)->i_mode))
 		r = file_inode(file)->i_rdev == self ? -ELOOP : 0;
 	else
-		r = check_file(file, self);
+		r = check_file(file, self, desc->flags & DM_QCOW_LAYER_WRITABLE);
 	if (r) {
 		fput(file);
 		return r;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * Layers: what data comes from. Two back ends behind one small interface: a block
- * device, whose bios are remapped, and a regular file, read by direct kiocbs over
+ * device, whose bios are remapped, and a regular file, used by direct kiocbs over
  * the bio's own pages. Neither caches where a file's blocks are on its disk:
  * image files are sparse and reflinkable, and such a cache would go stale.
  */
@@ -38,9 +38,9 @@ struct qcow_file_queue;
  * @iocb: for a regular file
  * @node: on a queue of bios to submit
  * @layer: where the bio goes
- * @bio: whose data it is; its bi_iter is what is left to read
+ * @bio: whose data it is; its bi_iter is what is left to do
  * @pos: bytes into the file of what is left
- * @queues: where short reads are continued
+ * @queues: where short reads and writes are continued
  */
 struct qcow_layer_io {
 	struct kiocb iocb;

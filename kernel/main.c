@@ -6,6 +6,7 @@
 #include <linux/workqueue.h>
 #include <net/genetlink.h>
 
+#include "cell.h"
 #include "dm-qcow.h"
 #include "genl.h"
 #include "map.h"
@@ -13,24 +14,31 @@
 
 struct workqueue_struct *qcow_wq;
 struct workqueue_struct *qcow_read_wq;
-
-static int create_queues(void)
-{
-	/* Both are on the way of memory reclaim when swap lies on a qcow device. */
-	qcow_wq = alloc_workqueue("qcow", WQ_MEM_RECLAIM | WQ_UNBOUND, 0);
-	if (!qcow_wq)
-		return -ENOMEM;
-	qcow_read_wq = alloc_workqueue("qcow_read", WQ_MEM_RECLAIM | WQ_PERCPU, 0);
-	if (qcow_read_wq)
-		return 0;
-	destroy_workqueue(qcow_wq);
-	return -ENOMEM;
-}
+struct workqueue_struct *qcow_write_wq;
+struct workqueue_struct *qcow_commit_wq;
 
 static void destroy_queues(void)
 {
-	destroy_workqueue(qcow_read_wq);
-	destroy_workqueue(qcow_wq);
+	struct workqueue_struct *queues[] = { qcow_commit_wq, qcow_write_wq, qcow_read_wq,
+					      qcow_wq };
+	int i;
+
+	for (i = 0; i < ARRAY_SIZE(queues); i++)
+		if (queues[i])
+			destroy_workqueue(queues[i]);
+}
+
+static int create_queues(void)
+{
+	/* All are on the way of memory reclaim when swap lies on a qcow device. */
+	qcow_wq = alloc_workqueue("qcow", WQ_MEM_RECLAIM | WQ_UNBOUND, 0);
+	qcow_read_wq = alloc_workqueue("qcow_read", WQ_MEM_RECLAIM | WQ_PERCPU, 0);
+	qcow_write_wq = alloc_workqueue("qcow_write", WQ_MEM_RECLAIM | WQ_PERCPU, 0);
+	qcow_commit_wq = alloc_workqueue("qcow_commit", WQ_MEM_RECLAIM | WQ_UNBOUND, 0);
+	if (qcow_wq && qcow_read_wq && qcow_write_wq && qcow_commit_wq)
+		return 0;
+	destroy_queues();
+	return -ENOMEM;
 }
 
 static int __init qcow_init(void)
@@ -47,9 +55,12 @@ static int __init qcow_init(void)
 	r = qcow_upcall_module_init();
 	if (r)
 		goto out_map;
-	r = qcow_genl_init();
+	r = qcow_cell_module_init();
 	if (r)
 		goto out_upcall;
+	r = qcow_genl_init();
+	if (r)
+		goto out_cell;
 	r = qcow_target_init();
 	if (r)
 		goto out_genl;
@@ -57,6 +68,8 @@ static int __init qcow_init(void)
 
 out_genl:
 	qcow_genl_exit();
+out_cell:
+	qcow_cell_module_exit();
 out_upcall:
 	qcow_upcall_module_exit();
 out_map:
@@ -70,6 +83,7 @@ static void __exit qcow_exit(void)
 {
 	qcow_target_exit();
 	qcow_genl_exit();
+	qcow_cell_module_exit();
 	qcow_upcall_module_exit();
 	qcow_map_module_exit();
 	destroy_queues();

@@ -1,58 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /* The two-level map; see map.h. */
 
-#include <linux/bitfield.h>
-#include <linux/bits.h>
 #include <linux/init.h>
 #include <linux/log2.h>
 #include <linux/rcupdate.h>
 #include <linux/slab.h>
 
 #include "dm-qcow.h"
-#include "map.h"
-
-#define ENTRY_SECTOR	GENMASK_ULL(46, 0)
-#define ENTRY_LAYER	GENMASK_ULL(56, 47)
-#define ENTRY_WRITABLE	BIT_ULL(57)
-#define ENTRY_TYPE	GENMASK_ULL(59, 58)
-
-#define PAGE_BYTES	(DM_QCOW_PAGE_BLOCKS * sizeof(u64) + sizeof(struct qcow_map_page))
-#define VALUE_BYTES	(2 * sizeof(void *))	/* a slot and its share of the xarray's nodes */
-#define POOL_MIN	2	/* pages held back: one being filled, one being used */
-
-/*
- * The entries are an allocation of their own: a header in front of 4096 bytes
- * would make the allocator round up to 8192, and double the map's memory.
- */
-struct qcow_map_page {
-	struct rcu_head rcu;
-	struct qcow_map *map;
-	u64 *entries;
-	bool used;		/* looked at since the clock hand passed; racy, a hint */
-};
-
-static struct kmem_cache *page_cache;
-
-static void *pool_alloc(gfp_t gfp, void *unused)
-{
-	struct qcow_map_page *page = kmem_cache_alloc(page_cache, gfp);
-
-	if (!page)
-		return NULL;
-	page->entries = kmalloc_array(DM_QCOW_PAGE_BLOCKS, sizeof(u64), gfp);
-	if (page->entries)
-		return page;
-	kmem_cache_free(page_cache, page);
-	return NULL;
-}
-
-static void pool_free(void *element, void *unused)
-{
-	struct qcow_map_page *page = element;
-
-	kfree(page->entries);
-	kmem_cache_free(page_cache, page);
-}
+#include "delta.h"
+#include "page.h"
 
 /**
  * qcow_map_init() - an empty map
@@ -69,7 +25,9 @@ int qcow_map_init(struct qcow_map *map, unsigned int block_size, size_t budget)
 	xa_init(&map->pages);
 	map->block_shift = ilog2(block_size) - SECTOR_SHIFT;
 	map->budget = budget;
-	return mempool_init(&map->pool, POOL_MIN, pool_alloc, pool_free, NULL);
+	INIT_LIST_HEAD(&map->dirty);
+	INIT_LIST_HEAD(&map->sealed);
+	return qcow_page_pool_init(map);
 }
 
 /**
@@ -80,172 +38,10 @@ int qcow_map_init(struct qcow_map *map, unsigned int block_size, size_t budget)
  */
 void qcow_map_exit(struct qcow_map *map)
 {
+	qcow_map_forget_deltas(map);
 	qcow_map_reset(map);
-	/* Pages on their way through RCU go back to this pool. */
-	rcu_barrier();
-	mempool_exit(&map->pool);
+	qcow_page_pool_exit(map);
 	xa_destroy(&map->pages);
-}
-
-/**
- * qcow_map_page_create() - memory for one page
- * @map: the map
- *
- * Context: process; may sleep, without I/O. Falls back on the pool's reserve, so
- * it cannot fail; it may wait until another page is destroyed.
- * Return: the page, the caller's until qcow_map_insert() takes it.
- */
-struct qcow_map_page *qcow_map_page_create(struct qcow_map *map)
-{
-	struct qcow_map_page *page = mempool_alloc(&map->pool, GFP_NOIO);
-
-	page->map = map;
-	page->used = true;
-	return page;
-}
-
-/**
- * qcow_map_page_destroy() - free a page that was never published
- * @map: the map
- * @page: from qcow_map_page_create()
- *
- * Context: any.
- */
-void qcow_map_page_destroy(struct qcow_map *map, struct qcow_map_page *page)
-{
-	mempool_free(page, &map->pool);
-}
-
-static void free_rcu(struct rcu_head *rcu)
-{
-	struct qcow_map_page *page = container_of(rcu, struct qcow_map_page, rcu);
-
-	qcow_map_page_destroy(page->map, page);
-}
-
-static u64 entry_of_run(const struct dm_qcow_run *run)
-{
-	u64 e = FIELD_PREP(ENTRY_TYPE, run->type);
-
-	if (run->type != DM_QCOW_RUN_DATA)
-		return e;
-	e |= FIELD_PREP(ENTRY_LAYER, run->layer);
-	e |= FIELD_PREP(ENTRY_SECTOR, run->host_off >> SECTOR_SHIFT);
-	if (run->flags & DM_QCOW_RUN_WRITABLE)
-		e |= ENTRY_WRITABLE;
-	return e;
-}
-
-/* The entry @n blocks behind the block of @e in a contiguous run. */
-static u64 entry_ahead(const struct qcow_map *map, u64 e, u64 n)
-{
-	if (FIELD_GET(ENTRY_TYPE, e) != DM_QCOW_RUN_DATA)
-		return e;
-	return e + (n << map->block_shift);
-}
-
-/**
- * qcow_map_fill() - write the next run into a page
- * @map: the map
- * @fill: the page, and how far it is filled
- * @run: whose type, layer and offset have been checked
- *
- * Context: any; does not sleep.
- * Return: 0; -EINVAL if the run is empty or does not fit.
- */
-int qcow_map_fill(struct qcow_map *map, struct qcow_map_fill *fill,
-		  const struct dm_qcow_run *run)
-{
-	u64 e = entry_of_run(run);
-	unsigned int i;
-
-	if (!run->nr_blocks || run->nr_blocks > DM_QCOW_PAGE_BLOCKS - fill->nr_blocks)
-		return -EINVAL;
-	for (i = 0; i < run->nr_blocks; i++)
-		fill->page->entries[fill->nr_blocks++] = entry_ahead(map, e, i);
-	return 0;
-}
-
-static void extent_of_entry(struct qcow_extent *x, u64 e)
-{
-	x->type = FIELD_GET(ENTRY_TYPE, e);
-	x->layer = FIELD_GET(ENTRY_LAYER, e);
-	x->writable = e & ENTRY_WRITABLE;
-	x->host_sector = FIELD_GET(ENTRY_SECTOR, e);
-}
-
-static u64 entry_at(const struct qcow_map *map, const void *slot, unsigned int i)
-{
-	if (xa_is_value(slot))
-		return entry_ahead(map, xa_to_value(slot), i);
-	return ((const struct qcow_map_page *)slot)->entries[i];
-}
-
-/*
- * How many blocks of @slot, from index @i on, continue as @want says; at most
- * @max. A collapsed page answers without a loop.
- */
-static u64 count_ahead(const struct qcow_map *map, const void *slot, unsigned int i, u64 want,
-		       u64 max)
-{
-	u64 n, room = min_t(u64, max, DM_QCOW_PAGE_BLOCKS - i);
-
-	if (xa_is_value(slot))
-		return entry_at(map, slot, i) == want ? room : 0;
-	for (n = 0; n < room; n++)
-		if (entry_at(map, slot, i + n) != entry_ahead(map, want, n))
-			break;
-	return n;
-}
-
-/* Fills @x from the page of @sector; returns the entry and, in @nr, its blocks. */
-static u64 first_part(const struct qcow_map *map, const void *slot, u64 block, u64 blocks, u64 *nr)
-{
-	unsigned int i = block % DM_QCOW_PAGE_BLOCKS;
-	u64 e = entry_at(map, slot, i);
-
-	*nr = 1;
-	/* A FETCH is one upcall for one block: extents of it never merge. */
-	if (blocks > 1 && FIELD_GET(ENTRY_TYPE, e) != DM_QCOW_RUN_FETCH)
-		*nr = count_ahead(map, slot, i, e, blocks);
-	return e;
-}
-
-static void finish(const struct qcow_map *map, struct qcow_extent *x, u64 e, sector_t sector,
-		   unsigned int nr_sectors, u64 nr_blocks)
-{
-	unsigned int skip = sector & (qcow_map_block_sectors(map) - 1);
-	u64 found = (nr_blocks << map->block_shift) - skip;
-
-	extent_of_entry(x, e);
-	x->host_sector += skip;
-	x->nr_sectors = min_t(u64, found, nr_sectors);
-}
-
-/* Blocks that @nr_sectors from @sector on touch. */
-static u64 blocks_touched(const struct qcow_map *map, sector_t sector, unsigned int nr_sectors)
-{
-	return ((sector + nr_sectors - 1) >> map->block_shift) - (sector >> map->block_shift) + 1;
-}
-
-/**
- * qcow_map_page_lookup() - look into a page that need not be in the map
- * @map: the map
- * @page: the page of @sector
- * @sector: guest sector
- * @nr_sectors: how far the caller wants to go; at least 1
- * @x: the answer
- *
- * Context: any; does not sleep. The caller keeps @page alive.
- */
-void qcow_map_page_lookup(struct qcow_map *map, const struct qcow_map_page *page,
-			  sector_t sector, unsigned int nr_sectors, struct qcow_extent *x)
-{
-	u64 nr, e;
-
-	e = first_part(map, page, sector >> map->block_shift,
-		       blocks_touched(map, sector, nr_sectors), &nr);
-	finish(map, x, e, sector, nr_sectors, nr);
 }
 
 /*
@@ -256,19 +52,21 @@ static noinline void lookup_far(struct qcow_map *map, const void *slot, sector_t
 				unsigned int nr_sectors, struct qcow_extent *x)
 {
 	u64 block = sector >> map->block_shift;
-	u64 blocks = blocks_touched(map, sector, nr_sectors);
+	u64 blocks = qcow_blocks_touched(map, sector, nr_sectors);
 	u64 nr, n, e;
 
-	e = first_part(map, slot, block, blocks, &nr);
+	e = qcow_slot_first(map, slot, block, blocks, &nr);
 	while (nr < blocks && (block + nr) % DM_QCOW_PAGE_BLOCKS == 0 &&
 	       FIELD_GET(ENTRY_TYPE, e) != DM_QCOW_RUN_FETCH) {
 		slot = xa_load(&map->pages, (block + nr) / DM_QCOW_PAGE_BLOCKS);
-		n = slot ? count_ahead(map, slot, 0, entry_ahead(map, e, nr), blocks - nr) : 0;
+		if (!slot)
+			break;
+		n = qcow_slot_count(map, slot, 0, qcow_entry_ahead(map, e, nr), blocks - nr);
 		if (!n)
 			break;
 		nr += n;
 	}
-	finish(map, x, e, sector, nr_sectors, nr);
+	qcow_extent_finish(map, x, e, sector, nr_sectors, nr);
 }
 
 /**
@@ -303,11 +101,34 @@ bool qcow_map_lookup(struct qcow_map *map, sector_t sector, unsigned int nr_sect
 		lookup_far(map, slot, sector, nr_sectors, x);
 		return true;
 	}
-	extent_of_entry(x, entry_at(map, slot,
-				    (sector >> map->block_shift) % DM_QCOW_PAGE_BLOCKS));
+	qcow_extent_of_entry(x, qcow_slot_entry(map, slot, qcow_map_index_of(map, sector)));
 	x->host_sector += skip;
 	x->nr_sectors = nr_sectors;
 	return true;
+}
+
+/**
+ * qcow_map_has_deltas() - may there be deltas among these blocks that are not durable?
+ * @map: the map
+ * @sector: guest sector
+ * @nr_sectors: at least 1
+ *
+ * Context: an RCU read section. Sees whatever was set before the call.
+ * Return: false if there are none; true if there may be.
+ */
+bool qcow_map_has_deltas(struct qcow_map *map, sector_t sector, unsigned int nr_sectors)
+{
+	u64 idx = qcow_map_page_of(map, sector);
+	u64 last = qcow_map_page_of(map, sector + nr_sectors - 1);
+	void *slot;
+
+	for (; idx <= last; idx++) {
+		slot = xa_load(&map->pages, idx);
+		if (slot && !xa_is_value(slot) &&
+		    READ_ONCE(((struct qcow_map_page *)slot)->pins))
+			return true;
+	}
+	return false;
 }
 
 /**
@@ -328,7 +149,7 @@ static void account_locked(struct qcow_map *map, void *slot, int sign)
 	bool value = xa_is_value(slot);
 
 	lockdep_assert_held(&map->pages.xa_lock);
-	map->bytes += sign * (ssize_t)(value ? VALUE_BYTES : PAGE_BYTES);
+	map->bytes += sign * (ssize_t)qcow_slot_bytes(slot);
 	map->nr_pages += sign;
 	if (value)
 		map->nr_collapsed += sign;
@@ -340,7 +161,12 @@ static void drop_locked(struct qcow_map *map, void *slot)
 		return;
 	account_locked(map, slot, -1);
 	if (!xa_is_value(slot))
-		call_rcu(&((struct qcow_map_page *)slot)->rcu, free_rcu);
+		qcow_page_free_rcu(slot);
+}
+
+static bool is_pinned(const void *slot)
+{
+	return !xa_is_value(slot) && ((const struct qcow_map_page *)slot)->pins;
 }
 
 /* May the clock hand take this slot? A page looked at lately is passed once. */
@@ -348,6 +174,8 @@ static bool may_evict(void *slot)
 {
 	struct qcow_map_page *page = slot;
 
+	if (is_pinned(slot))
+		return false;
 	if (xa_is_value(slot) || !READ_ONCE(page->used))
 		return true;
 	WRITE_ONCE(page->used, false);
@@ -380,16 +208,6 @@ static void evict_locked(struct qcow_map *map, u64 keep)
 	map->hand = xas.xa_index;
 }
 
-/* The value a page collapses to, or NULL. */
-static void *collapse(const struct qcow_map *map, const struct qcow_map_page *page)
-{
-	u64 first = page->entries[0];
-
-	if (count_ahead(map, page, 0, first, DM_QCOW_PAGE_BLOCKS) != DM_QCOW_PAGE_BLOCKS)
-		return NULL;
-	return xa_mk_value(first);
-}
-
 static int store_locked(struct qcow_map *map, struct xa_state *xas, void *slot)
 {
 	void *old = xas_store(xas, slot);
@@ -418,9 +236,10 @@ static int store_locked(struct qcow_map *map, struct xa_state *xas, void *slot)
 int qcow_map_insert(struct qcow_map *map, u64 page_idx, u32 seq, struct qcow_map_page *page)
 {
 	XA_STATE(xas, &map->pages, page_idx);
-	void *value = collapse(map, page);
+	void *value = qcow_page_collapse(map, page);
 	int r;
 
+	page->idx = page_idx;
 	/*
 	 * A page from the reserve must go back there, or the next one would wait
 	 * for memory that nobody gives up.
@@ -440,10 +259,10 @@ int qcow_map_insert(struct qcow_map *map, u64 page_idx, u32 seq, struct qcow_map
 }
 
 /**
- * qcow_map_reset() - forget everything, and refuse LOADs asked before
+ * qcow_map_reset() - forget all but pinned pages, and refuse LOADs asked before
  * @map: the map
  *
- * Context: process; may sleep. Lookups may run; they find nothing.
+ * Context: process; may sleep. Lookups may run.
  */
 void qcow_map_reset(struct qcow_map *map)
 {
@@ -455,8 +274,10 @@ void qcow_map_reset(struct qcow_map *map)
 	for (i = 0; i < QCOW_MAP_SEQS; i++)
 		WRITE_ONCE(map->seq[i], map->seq[i] + 1);
 	xas_for_each(&xas, slot, ULONG_MAX) {
-		xas_store(&xas, NULL);
-		drop_locked(map, slot);
+		if (!is_pinned(slot)) {
+			xas_store(&xas, NULL);
+			drop_locked(map, slot);
+		}
 		if (++nr % XA_CHECK_SCHED)
 			continue;
 		xas_pause(&xas);
@@ -467,15 +288,100 @@ void qcow_map_reset(struct qcow_map *map)
 	xas_unlock(&xas);
 }
 
-/**
- * qcow_map_module_exit() - undo qcow_map_module_init()
- *
- * Context: module exit; waits for the RCU callbacks that free pages.
- */
-void qcow_map_module_exit(void)
+static struct qcow_map_page *pin_locked(struct qcow_map *map, struct qcow_map_page *page)
 {
-	rcu_barrier();
-	kmem_cache_destroy(page_cache);
+	lockdep_assert_held(&map->pages.xa_lock);
+	if (!page->pins++)
+		map->nr_pinned++;
+	return page;
+}
+
+/* Replaces a value by a page; a slot that is in use needs no memory to be stored to. */
+static void expand_locked(struct qcow_map *map, struct xa_state *xas, struct qcow_map_page *page)
+{
+	void *value = xas_load(xas);
+
+	qcow_page_expand(page, value);
+	page->idx = xas->xa_index;
+	account_locked(map, value, -1);
+	xas_store(xas, page);
+	account_locked(map, page, 1);
+}
+
+/**
+ * qcow_map_pin() - keep a page in the map, as a page, and be allowed to change it
+ * @map: the map
+ * @page_idx: its number
+ *
+ * Context: process; may sleep, without I/O; cannot fail for want of memory.
+ * Return: the page, to be given to qcow_map_unpin(); NULL if it is not loaded.
+ */
+struct qcow_map_page *qcow_map_pin(struct qcow_map *map, u64 page_idx)
+{
+	XA_STATE(xas, &map->pages, page_idx);
+	struct qcow_map_page *page = NULL, *new = NULL;
+	void *slot;
+
+	for (;;) {
+		xas_lock(&xas);
+		xas_reset(&xas);
+		slot = xas_load(&xas);
+		if (slot && xa_is_value(slot) && new) {
+			expand_locked(map, &xas, new);
+			slot = new;
+			new = NULL;
+		}
+		if (slot && !xa_is_value(slot))
+			page = pin_locked(map, slot);
+		xas_unlock(&xas);
+		if (page || !slot)
+			break;
+		new = qcow_map_page_create(map);
+	}
+	if (new)
+		qcow_map_page_destroy(map, new);
+	return page;
+}
+
+/**
+ * qcow_map_unpin_locked() - undo one qcow_map_pin()
+ * @map: the map, its xa_lock held
+ * @page: pinned
+ *
+ * Context: process; does not sleep. The page may be gone afterwards.
+ */
+void qcow_map_unpin_locked(struct qcow_map *map, struct qcow_map_page *page)
+{
+	XA_STATE(xas, &map->pages, page->idx);
+	void *value;
+
+	lockdep_assert_held(&map->pages.xa_lock);
+	if (--page->pins)
+		return;
+	map->nr_pinned--;
+	if (page->credited) {
+		page->credited = false;
+		map->nr_credited--;
+	}
+	value = qcow_page_collapse(map, page);
+	if (value)
+		store_locked(map, &xas, value);
+	else
+		evict_locked(map, ULONG_MAX);
+}
+
+/**
+ * qcow_map_unpin() - undo one qcow_map_pin()
+ * @map: the map
+ * @page: pinned; may be gone afterwards
+ *
+ * Context: process; does not sleep.
+ */
+void qcow_map_unpin(struct qcow_map *map, struct qcow_map_page *page)
+{
+	xa_lock(&map->pages);
+	qcow_map_unpin_locked(map, page);
+	xa_unlock(&map->pages);
 }
 
 #ifdef QCOW_SELFTEST
@@ -488,7 +394,17 @@ static bool __init qcow_map_selftest(void)
 #endif
 
 /**
- * qcow_map_module_init() - make the slab cache of page headers
+ * qcow_map_module_exit() - undo qcow_map_module_init()
+ *
+ * Context: module exit.
+ */
+void qcow_map_module_exit(void)
+{
+	qcow_page_module_exit();
+}
+
+/**
+ * qcow_map_module_init() - make what all maps share
  *
  * In debug builds the map is tested then.
  *
@@ -497,11 +413,12 @@ static bool __init qcow_map_selftest(void)
  */
 int __init qcow_map_module_init(void)
 {
-	page_cache = KMEM_CACHE(qcow_map_page, 0);
-	if (!page_cache)
-		return -ENOMEM;
+	int r = qcow_page_module_init();
+
+	if (r)
+		return r;
 	if (qcow_map_selftest())
 		return 0;
-	qcow_map_module_exit();
+	qcow_page_module_exit();
 	return -EINVAL;
 }

@@ -14,7 +14,8 @@
  *	bit  57		writable in place
  *	bits 58..59	enum dm_qcow_run_type
  *
- * Lookups are lockless (RCU). Pages are immutable once published.
+ * Lookups are lockless (RCU). A published page changes entry by entry, and only while
+ * it is pinned; see delta.h.
  */
 #ifndef DM_QCOW_MAP_H
 #define DM_QCOW_MAP_H
@@ -32,13 +33,21 @@ struct qcow_map {
 	struct xarray pages;		/* page number -> page or value; RCU */
 	unsigned int block_shift;	/* log2 of sectors per block; constant */
 	size_t budget;			/* bytes the map may use; constant */
+	u16 data_layer;			/* where guest writes go; constant while open */
 	mempool_t pool;			/* pages; a few are held back for hard times */
+	mempool_t places;		/* their side arrays */
 	/* the rest under the xa_lock of @pages */
 	size_t bytes;			/* used now */
 	unsigned long nr_pages;		/* loaded, collapsed ones included */
 	unsigned long nr_collapsed;
 	unsigned long nr_evicted;
 	unsigned long hand;		/* clock hand of the eviction */
+	unsigned long nr_pinned;	/* pages */
+	unsigned long nr_credited;	/* of them, those with a table reserved */
+	unsigned long nr_dirty;		/* blocks with deltas in the open generation */
+	bool exposing;			/* some of them must have their data flushed first */
+	struct list_head dirty;		/* pages with such blocks */
+	struct list_head sealed;	/* pages with deltas in the sealed generation */
 	u32 seq[QCOW_MAP_SEQS];		/* bumped when what a LOAD says went stale */
 };
 
@@ -75,6 +84,8 @@ void qcow_map_reset(struct qcow_map *map);
 bool qcow_map_lookup(struct qcow_map *map, sector_t sector, unsigned int nr_sectors,
 		     struct qcow_extent *x);
 
+bool qcow_map_has_deltas(struct qcow_map *map, sector_t sector, unsigned int nr_sectors);
+
 u32 qcow_map_seq(struct qcow_map *map, u64 page_idx);
 struct qcow_map_page *qcow_map_page_create(struct qcow_map *map);
 void qcow_map_page_destroy(struct qcow_map *map, struct qcow_map_page *page);
@@ -83,6 +94,9 @@ int qcow_map_fill(struct qcow_map *map, struct qcow_map_fill *fill,
 void qcow_map_page_lookup(struct qcow_map *map, const struct qcow_map_page *page,
 			  sector_t sector, unsigned int nr_sectors, struct qcow_extent *x);
 int qcow_map_insert(struct qcow_map *map, u64 page_idx, u32 seq, struct qcow_map_page *page);
+struct qcow_map_page *qcow_map_pin(struct qcow_map *map, u64 page_idx);
+void qcow_map_unpin(struct qcow_map *map, struct qcow_map_page *page);
+void qcow_map_unpin_locked(struct qcow_map *map, struct qcow_map_page *page);
 int qcow_map_module_init(void);
 void qcow_map_module_exit(void);
 
@@ -96,6 +110,18 @@ void qcow_map_module_exit(void);
 static inline u64 qcow_map_page_of(const struct qcow_map *map, sector_t sector)
 {
 	return sector >> map->block_shift >> ilog2(DM_QCOW_PAGE_BLOCKS);
+}
+
+/**
+ * qcow_map_index_of() - which entry of its page a sector belongs to
+ * @map: the map
+ * @sector: guest sector
+ *
+ * Return: the index, below DM_QCOW_PAGE_BLOCKS.
+ */
+static inline unsigned int qcow_map_index_of(const struct qcow_map *map, sector_t sector)
+{
+	return (sector >> map->block_shift) % DM_QCOW_PAGE_BLOCKS;
 }
 
 /**

@@ -62,7 +62,8 @@ void qcow_target_set_mode(struct qcow_target *t, enum qcow_mode mode)
 static void init_upcalls(struct qcow_target *t)
 {
 	t->disk.upcalls.timeout = t->args.helper_timeout * HZ;
-	t->disk.upcalls.flags = DM_QCOW_FLAG_READ_ONLY;
+	if (t->mode == QCOW_MODE_RO)
+		t->disk.upcalls.flags = DM_QCOW_FLAG_READ_ONLY;
 }
 
 /* Brings the helper in: from here on a worker may attach. */
@@ -90,6 +91,12 @@ static void init_limits(struct qcow_target *t)
 {
 	struct dm_target *ti = t->ti;
 
+	if (t->mode == QCOW_MODE_RW && t->shape.flags & DM_QCOW_SHAPE_ZEROES) {
+		ti->num_discard_bios = 1;
+		ti->discards_supported = true;
+		ti->num_write_zeroes_bios = 1;
+	}
+
 	ti->per_io_data_size = sizeof(struct qcow_io);
 	ti->num_flush_bios = 1;
 	/* Flushes must reach us whatever the layers' caches are like. */
@@ -103,6 +110,62 @@ static int init_map(struct qcow_target *t)
 	return qcow_map_init(&t->disk.map, t->shape.block_size, (size_t)t->args.map_kib << 10);
 }
 
+/* Writing failed for good, or would be dangerous. */
+static void degrade(struct qcow_disk *disk)
+{
+	qcow_target_set_mode(container_of(disk, struct qcow_target, disk), QCOW_MODE_RO);
+}
+
+/* Clusters came, or did not. */
+static void pool_changed(struct qcow_alloc *alloc, int error)
+{
+	struct qcow_disk *disk = container_of(alloc, struct qcow_disk, alloc);
+	struct qcow_target *t = container_of(disk, struct qcow_target, disk);
+	bool no_space = READ_ONCE(alloc->no_space_since);
+
+	if (t->no_space != no_space) {
+		t->no_space = no_space;
+		DMWARN("%s: %s", t->args.path, no_space ? "no space left below" : "space again");
+		qcow_target_event(t);
+	}
+	switch (error) {
+	case 0:
+		qcow_cells_resume(disk);
+		break;
+	case -ENOSPC:
+	case -ETIMEDOUT:
+	case -ERESTART:
+		qcow_cells_fail(disk, error);
+		break;
+	default:
+		degrade(disk);
+		qcow_cells_fail(disk, error);
+	}
+}
+
+/* What writing needs, set up for a read-only table too: it is little, and one way. */
+static int init_writing(struct qcow_target *t)
+{
+	struct qcow_disk *disk = &t->disk;
+	int r;
+
+	disk->degrade = degrade;
+	disk->can_keep = t->shape.flags & DM_QCOW_SHAPE_KEEP;
+	disk->keep_discarded = t->args.keep_discarded;
+	disk->commit.passdown = !t->args.no_discard_passdown;
+	disk->alloc.changed = pool_changed;
+	disk->alloc.cluster_shift = ilog2(t->shape.cluster_size) - SECTOR_SHIFT;
+	disk->alloc.lease_clusters = max(QCOW_LEASE_BYTES / t->shape.cluster_size, 1U);
+	disk->alloc.no_space_timeout = t->args.no_space_timeout * HZ;
+	r = qcow_alloc_init(&disk->alloc, &disk->upcalls);
+	if (r)
+		return r;
+	r = qcow_copy_init(disk, t->shape.cluster_size);
+	if (r)
+		qcow_alloc_exit(&disk->alloc);
+	return r;
+}
+
 static struct qcow_target *create(struct dm_target *ti)
 {
 	struct qcow_target *t = kzalloc(sizeof(*t), GFP_KERNEL);
@@ -111,7 +174,8 @@ static struct qcow_target *create(struct dm_target *ti)
 		return NULL;
 	t->ti = ti;
 	t->image = DM_QCOW_STATE_NEW;
-	t->mode = QCOW_MODE_RO;
+	/* The table's mode; BLK_OPEN_WRITE of old and new kernels. */
+	t->mode = dm_table_get_mode(ti->table) & BLK_OPEN_WRITE ? QCOW_MODE_RW : QCOW_MODE_RO;
 	mutex_init(&t->lock);
 	INIT_WORK(&t->event_work, raise_event);
 	return t;
@@ -148,11 +212,16 @@ static int qcow_ctr(struct dm_target *ti, unsigned int argc, char **argv)
 	r = init_map(t);
 	if (r)
 		goto out_link;
+	r = init_writing(t);
+	if (r)
+		goto out_map;
 	init_limits(t);
 	ti->private = t;
 	ti->error = NULL;
 	return 0;
 
+out_map:
+	qcow_map_exit(&t->disk.map);
 out_link:
 	qcow_link_unregister(&t->link);
 	qcow_image_put_devices(t);
@@ -175,8 +244,11 @@ static void qcow_dtr(struct dm_target *ti)
 	/* No answer, ATTACH or loss of the worker is being worked on after this. */
 	qcow_link_unregister(&t->link);
 	qcow_upcalls_refuse(&t->disk.upcalls, -EIO);
-	cancel_work_sync(&t->event_work);
+	qcow_commit_stop(&t->disk);
+	qcow_alloc_stop(&t->disk.alloc, HZ);
 	qcow_image_drop(t);
+	qcow_alloc_exit(&t->disk.alloc);
+	cancel_work_sync(&t->event_work);
 	/* The disk's worker may still be freeing its last upcall and page. */
 	qcow_disk_exit(&t->disk);
 	qcow_upcalls_exit(&t->disk.upcalls);
@@ -186,23 +258,49 @@ static void qcow_dtr(struct dm_target *ti)
 	kfree(t);
 }
 
+static int map_flush(struct qcow_target *t, struct bio *bio)
+{
+	/* What is dirty in mode RO can never be made durable. */
+	if (t->disk.writable && READ_ONCE(t->mode) == QCOW_MODE_RW)
+		return qcow_disk_map_flush(&t->disk, bio);
+	if (t->disk.writable && !qcow_commit_idle(&t->disk))
+		return DM_MAPIO_KILL;
+	bio_endio(bio);
+	return DM_MAPIO_SUBMITTED;
+}
+
 static int map_other(struct qcow_target *t, struct bio *bio)
 {
-	/* Nothing is dirty: a flush has nothing to wait for. */
-	if ((bio->bi_opf & REQ_PREFLUSH) && !bio_sectors(bio)) {
-		bio_endio(bio);
-		return DM_MAPIO_SUBMITTED;
+	struct qcow_io *io = dm_per_bio_data(bio, sizeof(*io));
+
+	/* Until somebody enters one for it: end_io leaves whatever it finds. */
+	io->epoch = QCOW_EPOCH_NONE;
+	if ((bio->bi_opf & REQ_PREFLUSH) && !bio_sectors(bio))
+		return map_flush(t, bio);
+	if (READ_ONCE(t->mode) != QCOW_MODE_RW || !t->disk.writable)
+		return DM_MAPIO_KILL;
+	bio->bi_iter.bi_sector = dm_target_offset(t->ti, bio->bi_iter.bi_sector);
+	switch (bio_op(bio)) {
+	case REQ_OP_WRITE:
+		return qcow_disk_map_write(&t->disk, bio);
+	case REQ_OP_DISCARD:
+	case REQ_OP_WRITE_ZEROES:
+		return qcow_disk_map_discard(&t->disk, bio);
+	default:
+		return DM_MAPIO_KILL;
 	}
-	return DM_MAPIO_KILL;
 }
 
 static int qcow_map(struct dm_target *ti, struct bio *bio)
 {
 	struct qcow_target *t = ti->private;
 
-	if (unlikely(READ_ONCE(t->mode) == QCOW_MODE_FAIL))
+	if (unlikely(READ_ONCE(t->mode) == QCOW_MODE_FAIL)) {
+		((struct qcow_io *)dm_per_bio_data(bio, sizeof(struct qcow_io)))->epoch =
+			QCOW_EPOCH_NONE;
 		return DM_MAPIO_KILL;
-	if (unlikely(bio_op(bio) != REQ_OP_READ))
+	}
+	if (bio_op(bio) != REQ_OP_READ)
 		return map_other(t, bio);
 	bio->bi_iter.bi_sector = dm_target_offset(ti, bio->bi_iter.bi_sector);
 	return qcow_disk_map(&t->disk, bio);
@@ -212,9 +310,7 @@ static int qcow_end_io(struct dm_target *ti, struct bio *bio, blk_status_t *erro
 {
 	struct qcow_target *t = ti->private;
 
-	/* dm's clones keep their operation: only reads entered an epoch. */
-	if (likely(bio_op(bio) == REQ_OP_READ))
-		qcow_disk_end_io(&t->disk, bio);
+	qcow_disk_end_io(&t->disk, bio);
 	if (unlikely(*error) && *error != BLK_STS_DM_REQUEUE && *error != BLK_STS_AGAIN) {
 		atomic_long_inc(&t->nr_errors);
 		qcow_target_event(t);
@@ -228,8 +324,10 @@ static void qcow_presuspend(struct dm_target *ti)
 
 	/* dm forgets it before postsuspend. */
 	t->noflush = dm_noflush_suspending(ti);
-	if (t->noflush)
-		qcow_upcalls_refuse(&t->disk.upcalls, -ERESTART);
+	if (!t->noflush)
+		return;
+	qcow_upcalls_refuse(&t->disk.upcalls, -ERESTART);
+	qcow_cells_refuse(&t->disk, -ERESTART);
 }
 
 static void qcow_presuspend_undo(struct dm_target *ti)
@@ -237,6 +335,7 @@ static void qcow_presuspend_undo(struct dm_target *ti)
 	struct qcow_target *t = ti->private;
 
 	qcow_upcalls_welcome(&t->disk.upcalls);
+	qcow_cells_refuse(&t->disk, 0);
 }
 
 static void qcow_postsuspend(struct dm_target *ti)
@@ -252,10 +351,15 @@ static int qcow_preresume(struct dm_target *ti)
 {
 	struct qcow_target *t = ti->private;
 
+	int r = 0;
+
 	qcow_upcalls_welcome(&t->disk.upcalls);
-	if (t->image == DM_QCOW_STATE_OPEN)
-		return 0;
-	return qcow_image_open(t);
+	qcow_cells_refuse(&t->disk, 0);
+	if (t->image != DM_QCOW_STATE_OPEN)
+		r = qcow_image_open(t);
+	if (!r && t->disk.writable)
+		qcow_alloc_start(&t->disk.alloc);
+	return r;
 }
 
 static const char *helper_word(struct qcow_target *t)
@@ -281,6 +385,8 @@ static struct qcow_io_stats sum_stats(const struct qcow_disk *disk)
 		const struct qcow_io_stats *s = per_cpu_ptr(disk->stats, cpu);
 
 		sum.reads += READ_ONCE(s->reads);
+		sum.writes += READ_ONCE(s->writes);
+		sum.deferred += READ_ONCE(s->deferred);
 		sum.zero_fills += READ_ONCE(s->zero_fills);
 	}
 	return sum;
@@ -293,6 +399,8 @@ static unsigned int print_info(struct qcow_target *t, char *result, unsigned int
 	const struct qcow_upcalls *ucs = &t->disk.upcalls;
 	const struct qcow_cache *cache = &t->disk.cache;
 	const struct qcow_map *map = &t->disk.map;
+	const struct qcow_alloc *alloc = &t->disk.alloc;
+	const struct qcow_commit *commit = &t->disk.commit;
 	const struct {
 		const char *name;
 		unsigned long value;
@@ -315,6 +423,18 @@ static unsigned int print_info(struct qcow_target *t, char *result, unsigned int
 		{ "cache_blocks", cache->nr_blocks },
 		{ "cache_bytes", cache->bytes },
 		{ "cache_hits", cache->nr_hits },
+		{ "writes", stats.writes },
+		{ "deferred", stats.deferred },
+		{ "waits", t->disk.cells.nr_waits },
+		{ "leases", alloc->nr_leases },
+		{ "clusters_leased", alloc->nr_free },
+		{ "clusters_leaked", alloc->nr_leaked },
+		{ "no_space", !!READ_ONCE(alloc->no_space_since) },
+		{ "deltas", map->nr_dirty },
+		{ "map_pinned", map->nr_pinned },
+		{ "flushes", commit->nr_flushes },
+		{ "commits", commit->nr_commits },
+		{ "committed", commit->nr_committed },
 	};
 	unsigned int i, sz = 0;
 
@@ -394,6 +514,13 @@ static void qcow_io_hints(struct dm_target *ti, struct queue_limits *limits)
 	limits->io_min = max(limits->io_min, limits->physical_block_size);
 	limits->io_opt = t->shape.cluster_size;
 	limits->dma_alignment |= t->shape.dma_alignment;
+	if (!t->ti->num_discard_bios)
+		return;
+	limits->discard_granularity = t->shape.cluster_size;
+	limits->discard_alignment = 0;
+	limits->max_discard_sectors = UINT_MAX >> SECTOR_SHIFT;
+	limits->max_hw_discard_sectors = UINT_MAX >> SECTOR_SHIFT;
+	limits->max_write_zeroes_sectors = UINT_MAX >> SECTOR_SHIFT;
 }
 
 static struct target_type qcow_target_type = {

@@ -30,6 +30,7 @@ struct qcow_target {
 	struct qcow_disk disk;
 	struct dm_dev **devs;		/* block-device layers; constant after the constructor */
 	unsigned int nr_devs;
+	bool no_space;			/* what the last event said */
 	bool noflush;			/* this suspend is; dm's suspend_lock */
 	enum qcow_mode mode;		/* set under lock, read anywhere */
 	atomic_long_t nr_errors;	/* bios that ended with one */

@@ -1,16 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /* Upcalls; see upcall.h. */
 
-#include <linux/skbuff.h>
 #include <linux/slab.h>
-#include <net/genetlink.h>
 
 #include "dm-qcow.h"
 #include "upcall.h"
 
-#define SENT_BYTES_MAX	(64U << 10)	/* well below the default socket buffer */
 #define POOL_MIN	16
-#define RETRY_DELAY	(HZ / 50)	/* after a full socket or no memory */
 
 static struct kmem_cache *upcall_cache;
 static atomic64_t next_cookie = ATOMIC64_INIT(0);
@@ -65,16 +61,6 @@ static struct qcow_upcall *find_key_locked(struct qcow_upcalls *ucs, u8 cmd, u64
 	return NULL;
 }
 
-static struct qcow_upcall *find_cookie_locked(struct qcow_upcalls *ucs, u64 cookie)
-{
-	struct qcow_upcall *uc;
-
-	hash_for_each_possible(ucs->cookies, uc, by_cookie, cookie)
-		if (uc->cookie == cookie)
-			return uc;
-	return NULL;
-}
-
 static bool has_key(const struct qcow_upcall *uc)
 {
 	return uc->cmd == DM_QCOW_CMD_LOAD || uc->cmd == DM_QCOW_CMD_FETCH;
@@ -115,7 +101,7 @@ static struct qcow_upcall *claim(struct qcow_upcalls *ucs, u64 cookie, u8 cmd)
 	struct qcow_upcall *uc;
 
 	spin_lock(&ucs->lock);
-	uc = find_cookie_locked(ucs, cookie);
+	uc = qcow_upcall_find_locked(ucs, cookie);
 	if (uc && uc->cmd == cmd)
 		claim_locked(ucs, uc);
 	else
@@ -220,7 +206,7 @@ static int call_done(struct qcow_upcall *uc, const struct qcow_answer *answer)
 /**
  * qcow_upcall_call() - ask, and wait for the answer
  * @ucs: the target's upcalls
- * @cmd: PROBE, OPEN or CLOSE
+ * @question: its cmd, put, room and data; the caller's
  * @fn: looks at the answer, may be NULL
  * @private: for @fn
  * @timeout: jiffies to wait at most; no longer than the target's helper_timeout
@@ -228,16 +214,17 @@ static int call_done(struct qcow_upcall *uc, const struct qcow_answer *answer)
  * Context: process; sleeps, killable and bounded.
  * Return: 0; the helper's error or @fn's; -ETIMEDOUT; -EINTR.
  */
-int qcow_upcall_call(struct qcow_upcalls *ucs, u8 cmd, qcow_call_fn fn, void *private,
-		     unsigned long timeout)
+int qcow_upcall_call(struct qcow_upcalls *ucs, const struct qcow_upcall *question,
+		     qcow_call_fn fn, void *private, unsigned long timeout)
 {
 	struct call call = { .ucs = ucs, .fn = fn, .private = private };
-	struct qcow_upcall want = { .cmd = cmd, .done = call_done, .private = &call };
-	struct qcow_upcall *uc = create(ucs, &want);
+	struct qcow_upcall *uc = create(ucs, question);
 	u64 cookie;
 	long left;
 	int r;
 
+	uc->done = call_done;
+	uc->private = &call;
 	init_completion(&call.done);
 	spin_lock(&ucs->lock);
 	r = ucs->refuse;
@@ -252,7 +239,7 @@ int qcow_upcall_call(struct qcow_upcalls *ucs, u8 cmd, qcow_call_fn fn, void *pr
 	left = wait_for_completion_killable_timeout(&call.done, timeout);
 	if (left > 0)
 		return call.error;
-	uc = claim(ucs, cookie, cmd);
+	uc = claim(ucs, cookie, question->cmd);
 	if (!uc) {
 		/* Somebody claimed it just now, and is in call_done(). */
 		wait_for_completion(&call.done);
@@ -260,6 +247,29 @@ int qcow_upcall_call(struct qcow_upcalls *ucs, u8 cmd, qcow_call_fn fn, void *pr
 	}
 	qcow_upcall_free(ucs, uc);
 	return left ? -EINTR : -ETIMEDOUT;
+}
+
+/**
+ * qcow_upcall_submit() - ask, and go on
+ * @ucs: the target's upcalls
+ * @want: cmd, put, room, data, done, private; done() has to free the upcall
+ *
+ * Context: process; may sleep, without I/O.
+ * Return: 0, and done() will be called; or why upcalls are being refused.
+ */
+int qcow_upcall_submit(struct qcow_upcalls *ucs, const struct qcow_upcall *want)
+{
+	struct qcow_upcall *uc = create(ucs, want);
+	int r;
+
+	spin_lock(&ucs->lock);
+	r = ucs->refuse;
+	if (!r)
+		submit_locked(ucs, uc);
+	spin_unlock(&ucs->lock);
+	if (r)
+		qcow_upcall_free(ucs, uc);
+	return r;
 }
 
 /**
@@ -275,122 +285,6 @@ int qcow_upcalls_answer(struct qcow_upcalls *ucs, const struct qcow_answer *answ
 	struct qcow_upcall *uc = claim(ucs, answer->cookie, answer->cmd);
 
 	return uc ? uc->done(uc, answer) : -ENOENT;
-}
-
-static int put_question(struct sk_buff *msg, struct qcow_upcalls *ucs,
-			const struct qcow_upcall *uc)
-{
-	if (nla_put_u64_64bit(msg, DM_QCOW_ATTR_COOKIE, uc->cookie, DM_QCOW_ATTR_PAD))
-		return -EMSGSIZE;
-	switch (uc->cmd) {
-	case DM_QCOW_CMD_LOAD:
-		return nla_put_u64_64bit(msg, DM_QCOW_ATTR_PAGE, uc->key, DM_QCOW_ATTR_PAD) ?:
-		       nla_put_u64_64bit(msg, DM_QCOW_ATTR_SEQ, uc->seq, DM_QCOW_ATTR_PAD);
-	case DM_QCOW_CMD_FETCH:
-		return nla_put_u64_64bit(msg, DM_QCOW_ATTR_OFFSET, uc->key, DM_QCOW_ATTR_PAD) ?:
-		       nla_put_u32(msg, DM_QCOW_ATTR_LENGTH, uc->length);
-	default:
-		return nla_put_u32(msg, DM_QCOW_ATTR_FLAGS, ucs->flags);
-	}
-}
-
-static struct sk_buff *build(struct qcow_upcalls *ucs, const struct qcow_upcall *uc)
-{
-	size_t room = 4 * nla_total_size_64bit(sizeof(u64));
-	struct sk_buff *msg;
-	void *header;
-
-	msg = qcow_msg_create(ucs->link, uc->cmd, room, &header);
-	if (!msg)
-		return NULL;
-	if (put_question(msg, ucs, uc)) {
-		nlmsg_free(msg);
-		return NULL;
-	}
-	genlmsg_end(msg, header);
-	return msg;
-}
-
-/* Copies the next upcall to be sent; false if there is none, or no room for it. */
-static bool peek(struct qcow_upcalls *ucs, struct qcow_upcall *copy)
-{
-	struct qcow_upcall *uc;
-
-	spin_lock(&ucs->lock);
-	uc = list_first_entry_or_null(&ucs->queued, struct qcow_upcall, node);
-	if (uc && ucs->sent_bytes < SENT_BYTES_MAX)
-		*copy = *uc;
-	else
-		uc = NULL;
-	spin_unlock(&ucs->lock);
-	return uc;
-}
-
-/* QUEUED -> SENT, unless somebody claimed it meanwhile. */
-static bool mark_sent(struct qcow_upcalls *ucs, u64 cookie, unsigned int truesize)
-{
-	struct qcow_upcall *uc;
-
-	spin_lock(&ucs->lock);
-	uc = find_cookie_locked(ucs, cookie);
-	if (uc) {
-		uc->sent = true;
-		uc->truesize = truesize;
-		ucs->sent_bytes += truesize;
-		list_move_tail(&uc->node, &ucs->sent);
-	}
-	spin_unlock(&ucs->lock);
-	return uc;
-}
-
-static void unsend_locked(struct qcow_upcalls *ucs, struct qcow_upcall *uc)
-{
-	uc->sent = false;
-	ucs->sent_bytes -= uc->truesize;
-	list_move(&uc->node, &ucs->queued);
-}
-
-/* SENT -> QUEUED: it did not go out after all. */
-static void unmark_sent(struct qcow_upcalls *ucs, u64 cookie)
-{
-	struct qcow_upcall *uc;
-
-	spin_lock(&ucs->lock);
-	uc = find_cookie_locked(ucs, cookie);
-	if (uc && uc->sent)
-		unsend_locked(ucs, uc);
-	spin_unlock(&ucs->lock);
-}
-
-static int send_one(struct qcow_upcalls *ucs, const struct qcow_upcall *copy)
-{
-	struct sk_buff *msg = build(ucs, copy);
-	int r;
-
-	if (!msg)
-		return -ENOMEM;
-	if (!mark_sent(ucs, copy->cookie, msg->truesize)) {
-		nlmsg_free(msg);
-		return 0;
-	}
-	r = qcow_link_send(ucs->link, msg);
-	if (r)
-		unmark_sent(ucs, copy->cookie);
-	return r;
-}
-
-static void send_fn(struct work_struct *work)
-{
-	struct qcow_upcalls *ucs = container_of(to_delayed_work(work), struct qcow_upcalls,
-						send_work);
-	struct qcow_upcall copy;
-	int r = 0;
-
-	/* Without a worker they stay queued; its ATTACH starts us again. */
-	while (!r && qcow_link_attached(ucs->link) && peek(ucs, &copy))
-		r = send_one(ucs, &copy);
-	if (r == -EAGAIN || r == -ENOMEM)
-		queue_delayed_work(qcow_wq, &ucs->send_work, RETRY_DELAY);
 }
 
 /* The first upcall whose time is over, claimed. */
@@ -469,19 +363,29 @@ void qcow_upcalls_attached(struct qcow_upcalls *ucs)
  * qcow_upcalls_lost() - the worker died: its unanswered upcalls are queued again
  * @ucs: the target's upcalls
  *
- * They keep their cookies and deadlines.
+ * They keep their cookies and deadlines. A FREE fails: nobody knows how much of it
+ * was done, and doing it twice destroys data.
  *
- * Context: process.
+ * Context: process; may sleep, without I/O.
  */
 void qcow_upcalls_lost(struct qcow_upcalls *ucs)
 {
 	struct qcow_upcall *uc, *next;
+	LIST_HEAD(claimed);
 
 	spin_lock(&ucs->lock);
 	ucs->nr_deaths++;
-	list_for_each_entry_safe_reverse(uc, next, &ucs->sent, node)
-		unsend_locked(ucs, uc);
+	list_for_each_entry_safe_reverse(uc, next, &ucs->sent, node) {
+		if (uc->cmd == DM_QCOW_CMD_FREE) {
+			claim_locked(ucs, uc);
+			list_add(&uc->node, &claimed);
+		} else {
+			qcow_upcall_unsend_locked(ucs, uc);
+		}
+	}
 	spin_unlock(&ucs->lock);
+	list_for_each_entry_safe(uc, next, &claimed, node)
+		fail(uc, -ESTALE);
 }
 
 /**
@@ -541,7 +445,7 @@ int qcow_upcalls_init(struct qcow_upcalls *ucs, struct qcow_link *link)
 	INIT_LIST_HEAD(&ucs->sent);
 	hash_init(ucs->cookies);
 	hash_init(ucs->keys);
-	INIT_DELAYED_WORK(&ucs->send_work, send_fn);
+	INIT_DELAYED_WORK(&ucs->send_work, qcow_upcall_send);
 	INIT_DELAYED_WORK(&ucs->timer, timer_fn);
 	return mempool_init_slab_pool(&ucs->pool, POOL_MIN, upcall_cache);
 }

@@ -42,6 +42,16 @@ struct qcow_upcall;
  */
 typedef int (*qcow_upcall_done_fn)(struct qcow_upcall *uc, const struct qcow_answer *answer);
 
+/**
+ * qcow_upcall_put_fn() - add what is asked to a message
+ * @msg: with @uc->room bytes of room
+ * @uc: in the table
+ *
+ * Context: under upcalls->lock; must not sleep.
+ * Return: 0 or -EMSGSIZE.
+ */
+typedef int (*qcow_upcall_put_fn)(struct sk_buff *msg, const struct qcow_upcall *uc);
+
 struct qcow_upcall {
 	struct list_head node;		/* queued or sent; upcalls->lock */
 	struct hlist_node by_cookie;	/* upcalls->lock */
@@ -54,6 +64,9 @@ struct qcow_upcall {
 	u64 key;			/* LOAD: page; FETCH: guest offset */
 	u64 seq;			/* LOAD */
 	u32 length;			/* FETCH */
+	qcow_upcall_put_fn put;		/* adds the question, if it is none of the above */
+	size_t room;			/* bytes of attributes it adds */
+	const void *data;		/* for @put; stays as long as the upcall is in the table */
 	struct bio_list bios;		/* upcalls->lock until claimed */
 	qcow_upcall_done_fn done;
 	void *private;
@@ -96,14 +109,20 @@ void qcow_upcalls_exit(struct qcow_upcalls *ucs);
 
 void qcow_upcall_park(struct qcow_upcalls *ucs, const struct qcow_upcall *want, struct bio *bio);
 void qcow_upcall_free(struct qcow_upcalls *ucs, struct qcow_upcall *uc);
-int qcow_upcall_call(struct qcow_upcalls *ucs, u8 cmd, qcow_call_fn fn, void *private,
-		     unsigned long timeout);
+int qcow_upcall_call(struct qcow_upcalls *ucs, const struct qcow_upcall *question,
+		     qcow_call_fn fn, void *private, unsigned long timeout);
+int qcow_upcall_submit(struct qcow_upcalls *ucs, const struct qcow_upcall *want);
 
 int qcow_upcalls_answer(struct qcow_upcalls *ucs, const struct qcow_answer *answer);
 void qcow_upcalls_attached(struct qcow_upcalls *ucs);
 void qcow_upcalls_lost(struct qcow_upcalls *ucs);
 void qcow_upcalls_refuse(struct qcow_upcalls *ucs, int error);
 void qcow_upcalls_welcome(struct qcow_upcalls *ucs);
+
+/* Between upcall.c and upcall-send.c. */
+struct qcow_upcall *qcow_upcall_find_locked(struct qcow_upcalls *ucs, u64 cookie);
+void qcow_upcall_unsend_locked(struct qcow_upcalls *ucs, struct qcow_upcall *uc);
+void qcow_upcall_send(struct work_struct *work);
 
 void qcow_bios_end(struct bio_list *bios, int error);
 

@@ -160,8 +160,9 @@ static int answer_runs(const struct event *up, uint64_t page, uint64_t seq, cons
 /* The disk is the file of layer 0. */
 static int answer_load_well(const struct event *up)
 {
-	struct dm_qcow_run run = { up->page * PAGE_BYTES, DM_QCOW_PAGE_BLOCKS, 0, DM_QCOW_RUN_DATA,
-				   0, 0 };
+	struct dm_qcow_run run = {
+		up->page * PAGE_BYTES, DM_QCOW_PAGE_BLOCKS, 0, DM_QCOW_RUN_DATA, 0, 0
+	};
 
 	return answer_runs(up, up->page, up->map_seq, &run, sizeof(run));
 }

@@ -85,6 +85,9 @@ static const struct option_word option_words[] = {
 	{ "map_budget", true, NULL },
 	{ "cache_budget", true, NULL },
 	{ "sector_size", true, NULL },
+	{ "no_space_timeout", true, NULL },
+	{ "keep_discarded", false, NULL },
+	{ "no_discard_passdown", false, NULL },
 };
 
 static const struct option_word *find_word(const char *word, size_t name_len)

@@ -1,0 +1,502 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* Commits; see commit.h. */
+
+#include <linux/blkdev.h>
+#include <linux/falloc.h>
+#include <linux/sched/mm.h>
+#include <linux/slab.h>
+#include <net/genetlink.h>
+
+#include "delta.h"
+#include "dm-qcow.h"
+#include "io.h"
+
+#define BACKGROUND_DELAY	(5 * HZ)	/* how old deltas get without a flush */
+
+static struct qcow_layer *data_layer(struct qcow_disk *disk)
+{
+	return &disk->layers[disk->map.data_layer];
+}
+
+static int flush_layer(struct qcow_disk *disk)
+{
+	struct qcow_layer *layer = data_layer(disk);
+	unsigned int noio;
+	int r;
+
+	disk->commit.nr_flushes++;
+	if (layer->bdev)
+		return blkdev_issue_flush(layer->bdev);
+	noio = memalloc_noio_save();
+	r = vfs_fsync(layer->file, 1);
+	memalloc_noio_restore(noio);
+	return r;
+}
+
+/* ---- one COMMIT --------------------------------------------------------------- */
+
+/* As many of the sealed deltas as one message takes. */
+struct chunk {
+	const struct qcow_commit *c;
+	unsigned int nr;
+	u32 flags;
+	/* the answer */
+	u32 tables;
+	u64 lost;
+};
+
+static int put_commit(struct sk_buff *msg, const struct qcow_upcall *uc)
+{
+	const struct chunk *chunk = uc->data;
+	const struct qcow_commit *c = chunk->c;
+
+	return nla_put_u64_64bit(msg, DM_QCOW_ATTR_GENERATION, c->generation, DM_QCOW_ATTR_PAD) ?:
+	       nla_put_u32(msg, DM_QCOW_ATTR_FLAGS, chunk->flags) ?:
+	       nla_put(msg, DM_QCOW_ATTR_DELTAS, chunk->nr * sizeof(*c->deltas),
+		       &c->deltas[c->next_delta]);
+}
+
+static int take_commit(void *private, const struct qcow_answer *answer)
+{
+	struct chunk *chunk = private;
+
+	if (!qcow_answer_has(answer, DM_QCOW_ATTR_TABLES))
+		return -EPROTO;
+	chunk->tables = answer->tables;
+	chunk->lost = answer->lost;
+	return 0;
+}
+
+/* What a dead worker remembered is leaked: nobody else knows what it was. */
+static void note_lost(struct qcow_disk *disk, u64 nr)
+{
+	struct qcow_commit *c = &disk->commit;
+	u32 epoch = qcow_link_epoch(disk->upcalls.link);
+
+	if (epoch != c->lost_epoch) {
+		qcow_alloc_leaked(&disk->alloc, c->lost);
+		c->lost = 0;
+		c->lost_epoch = epoch;
+	}
+	c->lost += nr;
+}
+
+static int commit_chunk(struct qcow_disk *disk)
+{
+	struct qcow_commit *c = &disk->commit;
+	struct chunk chunk = {
+		.c = c,
+		.nr = min_t(unsigned int, c->nr_deltas - c->next_delta, DM_QCOW_MAX_DELTAS),
+		.flags = c->exposing ? 0 : DM_QCOW_COMMIT_UNFLUSHED,
+	};
+	struct qcow_upcall question = {
+		.cmd = DM_QCOW_CMD_COMMIT, .put = put_commit, .data = &chunk,
+		.room = 64 + chunk.nr * sizeof(*c->deltas),
+	};
+	int r;
+
+	r = qcow_upcall_call(&disk->upcalls, &question, take_commit, &chunk,
+			     disk->upcalls.timeout);
+	if (r)
+		return r;
+	c->next_delta += chunk.nr;
+	note_lost(disk, chunk.lost);
+	qcow_alloc_set_tables(&disk->alloc, chunk.tables);
+	return 0;
+}
+
+/* Makes the sealed generation durable. After an error it is said again from its start. */
+static int commit_sealed(struct qcow_disk *disk)
+{
+	struct qcow_commit *c = &disk->commit;
+	int r = 0;
+
+	c->next_delta = 0;
+	if (c->exposing)
+		r = flush_layer(disk);
+	while (!r && c->next_delta < c->nr_deltas)
+		r = commit_chunk(disk);
+	if (r)
+		return r;
+	c->nr_commits++;
+	c->nr_committed += c->nr_deltas;
+	c->nr_deltas = 0;
+	/* Pairs with the acquire in idle: who sees us not busy has it durable. */
+	smp_store_release(&c->busy, false);
+	qcow_map_unseal(&disk->map);
+	list_splice_tail_init(&c->freed, &c->unfenced);
+	return 0;
+}
+
+static void seal(struct qcow_disk *disk)
+{
+	struct qcow_commit *c = &disk->commit;
+
+	WRITE_ONCE(c->busy, true);
+	/* Pairs with smp_rmb() in idle: who sees nothing dirty any more sees us busy. */
+	smp_mb();
+	spin_lock(&c->lock);
+	c->generation++;
+	list_splice_tail_init(&c->open_freed, &c->freed);
+	spin_unlock(&c->lock);
+	c->nr_deltas = qcow_map_seal(&disk->map, c->deltas, &c->exposing);
+	/* An external data file is not what the helper flushes. */
+	c->exposing |= disk->alloc.identity;
+	/* Pairs with the acquire in idle. */
+	if (!c->nr_deltas)
+		smp_store_release(&c->busy, false);
+}
+
+/* ---- what is free afterwards --------------------------------------------------------- */
+
+static void punch(struct qcow_disk *disk, sector_t sector, u64 nr_sectors)
+{
+	struct qcow_layer *layer = data_layer(disk);
+	unsigned int noio = memalloc_noio_save();
+
+	/* A favour to the layer below: it may refuse. */
+	if (layer->bdev)
+		blkdev_issue_discard(layer->bdev, sector, nr_sectors, GFP_NOIO);
+	else
+		vfs_fallocate(layer->file, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+			      sector << SECTOR_SHIFT, nr_sectors << SECTOR_SHIFT);
+	memalloc_noio_restore(noio);
+}
+
+static void reuse(struct qcow_disk *disk)
+{
+	unsigned int shift = disk->alloc.cluster_shift;
+	struct qcow_space *s, *next;
+
+	list_for_each_entry_safe(s, next, &disk->commit.unfenced, node) {
+		if (disk->commit.passdown)
+			punch(disk, s->cluster << shift, s->nr << shift);
+		qcow_alloc_put(&disk->alloc, s->cluster << shift, s->nr, false);
+		list_del(&s->node);
+		kfree(s);
+	}
+}
+
+struct free_question {
+	struct dm_qcow_lease *leases;
+	unsigned int nr;
+};
+
+static int put_free(struct sk_buff *msg, const struct qcow_upcall *uc)
+{
+	const struct free_question *q = uc->data;
+
+	return q->nr ? nla_put(msg, DM_QCOW_ATTR_LEASES, q->nr * sizeof(*q->leases), q->leases) : 0;
+}
+
+/* One FREE; what it did not do for certain is counted as leaked. Returns 1 for more. */
+static int free_some(struct qcow_disk *disk, u64 keep)
+{
+	struct qcow_commit *c = &disk->commit;
+	/* The deltas' memory: nothing is sealed now. */
+	struct free_question q = { .leases = (void *)c->deltas };
+	struct qcow_upcall question = { .cmd = DM_QCOW_CMD_FREE, .put = put_free, .data = &q };
+	u64 nr_clusters;
+	unsigned int i;
+	int r;
+
+	note_lost(disk, 0);
+	nr_clusters = c->lost;
+	q.nr = qcow_alloc_surplus(&disk->alloc, keep, q.leases);
+	if (!q.nr && !c->lost)
+		return 0;
+	question.room = 64 + q.nr * sizeof(*q.leases);
+	for (i = 0; i < q.nr; i++)
+		nr_clusters += q.leases[i].nr_clusters;
+	r = qcow_upcall_call(&disk->upcalls, &question, NULL, NULL, disk->upcalls.timeout);
+	c->lost = 0;
+	if (!r)
+		return q.nr == DM_QCOW_MAX_LEASES;
+	qcow_alloc_leaked(&disk->alloc, nr_clusters);
+	return r;
+}
+
+/* Nobody waits for this but the next commit. */
+static void tidy(struct qcow_disk *disk)
+{
+	struct qcow_commit *c = &disk->commit;
+
+	if (list_empty(&c->unfenced) && !c->lost)
+		return;
+	/* If somebody is slow, next time. */
+	if (qcow_inflight_fence(&disk->inflight, HZ))
+		return;
+	reuse(disk);
+	if (c->lost || disk->alloc.nr_free > 4 * disk->alloc.lease_clusters)
+		free_some(disk, 2 * disk->alloc.lease_clusters);
+}
+
+/* ---- the worker ------------------------------------------------------------------------- */
+
+static int commit_locked(struct qcow_disk *disk, bool flush)
+{
+	struct qcow_commit *c = &disk->commit;
+	int r = 0;
+
+	lockdep_assert_held(&c->mutex);
+	if (c->nr_deltas)
+		r = commit_sealed(disk);
+	if (r)
+		return r;
+	seal(disk);
+	if (c->nr_deltas)
+		return commit_sealed(disk);
+	return flush ? flush_layer(disk) : 0;
+}
+
+static void take_flushes(struct qcow_commit *c, struct bio_list *bios)
+{
+	bio_list_init(bios);
+	spin_lock(&c->lock);
+	bio_list_merge(bios, &c->flushes);
+	bio_list_init(&c->flushes);
+	spin_unlock(&c->lock);
+}
+
+static void failed(struct qcow_disk *disk, int error)
+{
+	switch (error) {
+	case -ENOSPC:
+	case -ETIMEDOUT:
+	case -ERESTART:
+	case -EINTR:
+		/* The generation is kept, and said again. */
+		qcow_commit_note(disk);
+		break;
+	default:
+		disk->degrade(disk);
+	}
+}
+
+static void run(struct work_struct *work)
+{
+	struct qcow_disk *disk = container_of(work, struct qcow_disk, commit.work);
+	struct bio_list bios;
+	int r;
+
+	mutex_lock(&disk->commit.mutex);
+	take_flushes(&disk->commit, &bios);
+	r = commit_locked(disk, !bio_list_empty(&bios));
+	qcow_bios_end(&bios, r);
+	if (r)
+		failed(disk, r);
+	else
+		tidy(disk);
+	mutex_unlock(&disk->commit.mutex);
+	qcow_cells_resume(disk);
+}
+
+static void want(struct qcow_commit *c)
+{
+	queue_work(qcow_commit_wq, &c->work);
+}
+
+static void in_background(struct work_struct *work)
+{
+	want(container_of(to_delayed_work(work), struct qcow_commit, background));
+}
+
+/**
+ * qcow_commit_idle() - is there nothing that a flush would have to commit?
+ * @disk: open for writing
+ *
+ * Context: any; does not sleep. Whatever was completed before the call is considered.
+ * Return: true if a flush of the data layer is all it takes.
+ */
+bool qcow_commit_idle(struct qcow_disk *disk)
+{
+	bool dirty = READ_ONCE(disk->map.nr_dirty);
+
+	smp_rmb();	/* pairs with smp_mb() in seal() */
+	return !dirty && !smp_load_acquire(&disk->commit.busy);
+}
+
+/**
+ * qcow_commit_flush() - end a bio when everything completed before is durable
+ * @disk: open for writing
+ * @bio: a flush, or a FUA write whose data was written
+ *
+ * Context: any but interrupts; does not sleep.
+ */
+void qcow_commit_flush(struct qcow_disk *disk, struct bio *bio)
+{
+	spin_lock(&disk->commit.lock);
+	bio_list_add(&disk->commit.flushes, bio);
+	spin_unlock(&disk->commit.lock);
+	queue_work(qcow_commit_wq, &disk->commit.work);
+}
+
+/**
+ * qcow_commit_claim() - may a cell make deltas?
+ * @disk: open for writing
+ * @page: pinned; where they will be
+ * @nr: how many at most
+ *
+ * Keeps the generation, and what its commit can need in tables, within bounds.
+ *
+ * Context: process; does not sleep.
+ * Return: true, and qcow_commit_unclaim() is owed; or false: a commit or a lease is on
+ * its way, and qcow_cells_resume() comes after it.
+ */
+bool qcow_commit_claim(struct qcow_disk *disk, struct qcow_map_page *page, unsigned int nr)
+{
+	struct qcow_commit *c = &disk->commit;
+	unsigned long nr_dirty = READ_ONCE(disk->map.nr_dirty);
+	bool room;
+
+	if (!qcow_map_credit(&disk->map, page, READ_ONCE(disk->alloc.nr_tables))) {
+		qcow_alloc_want(&disk->alloc);
+		want(c);
+		return false;
+	}
+	spin_lock(&c->lock);
+	room = nr_dirty + c->nr_claimed + nr <= QCOW_DELTAS_MAX;
+	if (room)
+		c->nr_claimed += nr;
+	spin_unlock(&c->lock);
+	if (!room || nr_dirty > QCOW_DELTAS_MAX / 2)
+		want(c);
+	return room;
+}
+
+/**
+ * qcow_commit_unclaim() - the deltas are there, or will not come
+ * @disk: open for writing
+ * @nr: what qcow_commit_claim() got
+ *
+ * Context: process; does not sleep.
+ */
+void qcow_commit_unclaim(struct qcow_disk *disk, unsigned int nr)
+{
+	spin_lock(&disk->commit.lock);
+	disk->commit.nr_claimed -= nr;
+	spin_unlock(&disk->commit.lock);
+}
+
+/**
+ * qcow_commit_note() - there are deltas: they will not get old
+ * @disk: open for writing
+ *
+ * Context: process; does not sleep.
+ */
+void qcow_commit_note(struct qcow_disk *disk)
+{
+	/* Does nothing if it is on its way. */
+	queue_delayed_work(qcow_commit_wq, &disk->commit.background, BACKGROUND_DELAY);
+}
+
+/**
+ * qcow_commit_freed() - clusters of the guest's own have lost their entry
+ * @disk: open for writing
+ * @host_sector: the first
+ * @nr: how many
+ *
+ * They go back to the pool after the generation's commit and a fence.
+ *
+ * Context: process; does not sleep. After the entries were set.
+ */
+void qcow_commit_freed(struct qcow_disk *disk, sector_t host_sector, u64 nr)
+{
+	struct qcow_commit *c = &disk->commit;
+	bool ok;
+
+	spin_lock(&c->lock);
+	ok = qcow_space_add(&c->open_freed, host_sector >> disk->alloc.cluster_shift, nr, false);
+	spin_unlock(&c->lock);
+	if (!ok)
+		qcow_alloc_leaked(&disk->alloc, nr);
+}
+
+/**
+ * qcow_commit_all() - make everything durable
+ * @disk: open for writing, with no bio in flight
+ *
+ * Context: postsuspend; waits for the helper, killable and bounded.
+ * Return: 0 or a negative errno; then the deltas are still there.
+ */
+int qcow_commit_all(struct qcow_disk *disk)
+{
+	int r;
+
+	mutex_lock(&disk->commit.mutex);
+	r = commit_locked(disk, true);
+	if (!r)
+		tidy(disk);
+	mutex_unlock(&disk->commit.mutex);
+	return r;
+}
+
+/**
+ * qcow_commit_return_leases() - give unused clusters back to the helper
+ * @disk: committed, with no bio in flight and the pool stopped
+ *
+ * Context: postsuspend; waits for the helper, killable and bounded.
+ * Return: 0 or a negative errno.
+ */
+int qcow_commit_return_leases(struct qcow_disk *disk)
+{
+	int r;
+
+	mutex_lock(&disk->commit.mutex);
+	do {
+		r = free_some(disk, 0);
+	} while (r > 0);
+	mutex_unlock(&disk->commit.mutex);
+	return r;
+}
+
+/**
+ * qcow_commit_stop() - no more background work
+ * @disk: the disk
+ *
+ * Context: process; waits for a commit that is at work, which is bounded.
+ */
+void qcow_commit_stop(struct qcow_disk *disk)
+{
+	cancel_delayed_work_sync(&disk->commit.background);
+	cancel_work_sync(&disk->commit.work);
+}
+
+/**
+ * qcow_commit_init() - set up an empty generation
+ * @disk: zeroed
+ *
+ * Context: process; may sleep.
+ * Return: 0 or -ENOMEM.
+ */
+int qcow_commit_init(struct qcow_disk *disk)
+{
+	struct qcow_commit *c = &disk->commit;
+
+	INIT_WORK(&c->work, run);
+	INIT_DELAYED_WORK(&c->background, in_background);
+	mutex_init(&c->mutex);
+	spin_lock_init(&c->lock);
+	bio_list_init(&c->flushes);
+	INIT_LIST_HEAD(&c->freed);
+	INIT_LIST_HEAD(&c->unfenced);
+	INIT_LIST_HEAD(&c->open_freed);
+	c->deltas = kvcalloc(QCOW_DELTAS_MAX, sizeof(*c->deltas), GFP_KERNEL);
+	return c->deltas ? 0 : -ENOMEM;
+}
+
+/**
+ * qcow_commit_exit() - undo qcow_commit_init()
+ * @disk: the disk, stopped
+ *
+ * Context: process.
+ */
+void qcow_commit_exit(struct qcow_disk *disk)
+{
+	struct qcow_commit *c = &disk->commit;
+
+	qcow_space_free_all(&c->freed);
+	qcow_space_free_all(&c->unfenced);
+	qcow_space_free_all(&c->open_freed);
+	kvfree(c->deltas);
+}

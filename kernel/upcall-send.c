@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* How upcalls get to the worker's socket; see upcall.h. */
+
+#include <linux/err.h>
+#include <linux/skbuff.h>
+#include <net/genetlink.h>
+
+#include "dm-qcow.h"
+#include "upcall.h"
+
+#define SENT_BYTES_MAX	(64U << 10)	/* well below the default socket buffer */
+#define RETRY_DELAY	(HZ / 50)	/* after a full socket or no memory */
+
+/**
+ * qcow_upcall_find_locked() - the upcall of a cookie
+ * @ucs: the target's upcalls, locked
+ * @cookie: its cookie
+ *
+ * Context: process; does not sleep.
+ * Return: the upcall, or NULL if it is not in the table (any more).
+ */
+struct qcow_upcall *qcow_upcall_find_locked(struct qcow_upcalls *ucs, u64 cookie)
+{
+	struct qcow_upcall *uc;
+
+	hash_for_each_possible(ucs->cookies, uc, by_cookie, cookie)
+		if (uc->cookie == cookie)
+			return uc;
+	return NULL;
+}
+
+/**
+ * qcow_upcall_unsend_locked() - SENT -> QUEUED
+ * @ucs: the target's upcalls, locked
+ * @uc: sent
+ *
+ * Context: process; does not sleep.
+ */
+void qcow_upcall_unsend_locked(struct qcow_upcalls *ucs, struct qcow_upcall *uc)
+{
+	lockdep_assert_held(&ucs->lock);
+	uc->sent = false;
+	ucs->sent_bytes -= uc->truesize;
+	list_move(&uc->node, &ucs->queued);
+}
+
+static int put_question(struct sk_buff *msg, struct qcow_upcalls *ucs,
+			const struct qcow_upcall *uc)
+{
+	if (nla_put_u64_64bit(msg, DM_QCOW_ATTR_COOKIE, uc->cookie, DM_QCOW_ATTR_PAD))
+		return -EMSGSIZE;
+	switch (uc->cmd) {
+	case DM_QCOW_CMD_LOAD:
+		return nla_put_u64_64bit(msg, DM_QCOW_ATTR_PAGE, uc->key, DM_QCOW_ATTR_PAD) ?:
+		       nla_put_u64_64bit(msg, DM_QCOW_ATTR_SEQ, uc->seq, DM_QCOW_ATTR_PAD);
+	case DM_QCOW_CMD_FETCH:
+		return nla_put_u64_64bit(msg, DM_QCOW_ATTR_OFFSET, uc->key, DM_QCOW_ATTR_PAD) ?:
+		       nla_put_u32(msg, DM_QCOW_ATTR_LENGTH, uc->length);
+	default:
+		return uc->put ? uc->put(msg, uc) :
+				 nla_put_u32(msg, DM_QCOW_ATTR_FLAGS, ucs->flags);
+	}
+}
+
+/* Under the lock, because whoever claims the upcall may free what it asks with. */
+static bool put_in_table(struct sk_buff *msg, struct qcow_upcalls *ucs, u64 cookie)
+{
+	struct qcow_upcall *uc;
+	int r = -ENOENT;
+
+	spin_lock(&ucs->lock);
+	uc = qcow_upcall_find_locked(ucs, cookie);
+	if (uc)
+		r = put_question(msg, ucs, uc);
+	spin_unlock(&ucs->lock);
+	WARN_ON_ONCE(r == -EMSGSIZE);
+	return !r;
+}
+
+static struct sk_buff *build(struct qcow_upcalls *ucs, const struct qcow_upcall *uc)
+{
+	size_t room = 4 * nla_total_size_64bit(sizeof(u64)) + uc->room;
+	struct sk_buff *msg;
+	void *header;
+
+	msg = qcow_msg_create(ucs->link, uc->cmd, room, &header);
+	if (!msg)
+		return ERR_PTR(-ENOMEM);
+	if (!put_in_table(msg, ucs, uc->cookie)) {
+		nlmsg_free(msg);
+		return ERR_PTR(-ENOENT);
+	}
+	genlmsg_end(msg, header);
+	return msg;
+}
+
+/* Copies the next upcall to be sent; false if there is none, or no room for it. */
+static bool peek(struct qcow_upcalls *ucs, struct qcow_upcall *copy)
+{
+	struct qcow_upcall *uc;
+
+	spin_lock(&ucs->lock);
+	uc = list_first_entry_or_null(&ucs->queued, struct qcow_upcall, node);
+	if (uc && ucs->sent_bytes < SENT_BYTES_MAX)
+		*copy = *uc;
+	else
+		uc = NULL;
+	spin_unlock(&ucs->lock);
+	return uc;
+}
+
+/* QUEUED -> SENT, unless somebody claimed it meanwhile. */
+static bool mark_sent(struct qcow_upcalls *ucs, u64 cookie, unsigned int truesize)
+{
+	struct qcow_upcall *uc;
+
+	spin_lock(&ucs->lock);
+	uc = qcow_upcall_find_locked(ucs, cookie);
+	if (uc) {
+		uc->sent = true;
+		uc->truesize = truesize;
+		ucs->sent_bytes += truesize;
+		list_move_tail(&uc->node, &ucs->sent);
+	}
+	spin_unlock(&ucs->lock);
+	return uc;
+}
+
+/* SENT -> QUEUED: it did not go out after all. */
+static void unmark_sent(struct qcow_upcalls *ucs, u64 cookie)
+{
+	struct qcow_upcall *uc;
+
+	spin_lock(&ucs->lock);
+	uc = qcow_upcall_find_locked(ucs, cookie);
+	if (uc && uc->sent)
+		qcow_upcall_unsend_locked(ucs, uc);
+	spin_unlock(&ucs->lock);
+}
+
+static int send_one(struct qcow_upcalls *ucs, const struct qcow_upcall *copy)
+{
+	struct sk_buff *msg = build(ucs, copy);
+	int r;
+
+	if (IS_ERR(msg))
+		return PTR_ERR(msg) == -ENOENT ? 0 : -ENOMEM;
+	if (!mark_sent(ucs, copy->cookie, msg->truesize)) {
+		nlmsg_free(msg);
+		return 0;
+	}
+	r = qcow_link_send(ucs->link, msg);
+	if (r)
+		unmark_sent(ucs, copy->cookie);
+	return r;
+}
+
+/**
+ * qcow_upcall_send() - send what is queued, as far as there is room
+ * @work: qcow_upcalls.send_work
+ *
+ * Context: process; may sleep, without I/O.
+ */
+void qcow_upcall_send(struct work_struct *work)
+{
+	struct qcow_upcalls *ucs = container_of(to_delayed_work(work), struct qcow_upcalls,
+						send_work);
+	struct qcow_upcall copy;
+	int r = 0;
+
+	/* Without a worker they stay queued; its ATTACH starts us again. */
+	while (!r && qcow_link_attached(ucs->link) && peek(ucs, &copy))
+		r = send_one(ucs, &copy);
+	if (r == -EAGAIN || r == -ENOMEM)
+		queue_delayed_work(qcow_wq, &ucs->send_work, RETRY_DELAY);
+}
