@@ -2,33 +2,51 @@
 # shellcheck shell=bash
 # Kernels from Debian's packages. Sourced by scripts/kernel.
 
-# depends_of PACKAGE: the versioned package that a kernel's meta package stands for, as installed
+# depends_of PACKAGE REGEX: what a package in the archive depends on, as far as it matches
 depends_of() {
-	# shellcheck disable=SC2016
-	dpkg-query -W -f '${Depends}' "$1" 2>/dev/null | grep -oE 'linux-(image|headers)-[^ ,]+' | head -n 1
+	apt-cache depends --important "$1" 2>/dev/null | sed -nE "s/^[ |]*Depends: ($2)\$/\\1/p"
 }
 
-# The headers decide: they are installed, and only a kernel of exactly their release loads what they built.
+# Nothing of a kernel is installed: Debian's headers depend on the image, whose installation would make the
+# machine boot another kernel.
 debian_kernel() {
 	local meta=$1 headers release
-	headers=$(depends_of "$meta") || {
-		"$REPO/scripts/deps" test >&2
-		headers=$(depends_of "$meta")
-	}
+	headers=$(depends_of "$meta" 'linux-headers-.*')
+	if [ -z "$headers" ] && [ "$(id -u)" = 0 ]; then
+		apt-get -q -o DPkg::Lock::Timeout=600 update >&2
+		headers=$(depends_of "$meta" 'linux-headers-.*')
+	fi
+	[ -n "$headers" ] || die "apt knows no $meta: are bookworm and bookworm-security among its sources?"
 	release=${headers#linux-headers-}
-	once "$CACHE/kernels/$release" unpack_debian "$release" "$meta"
-	echo "$CACHE/kernels/$release"
+	once "$CACHE/kernels/debian-$release" unpack_debian "$release"
+	echo "$CACHE/kernels/debian-$release"
 }
 
 unpack_debian() {
-	local release=$1 meta=$2 out=$3
+	local release=$1 out=$2 parts
 	say "fetching kernel $release"
+	mapfile -t parts < <(depends_of "linux-headers-$release" 'linux-(headers|kbuild)-.*')
 	mkdir "$out/deb"
-	# The archive keeps no old kernels: then headers and image must both move on.
-	(cd "$out/deb" && apt-get -qq download "linux-image-$release") 2>/dev/null ||
-		die "linux-image-$release is not in the archive; run: apt-get update && apt-get install $meta"
+	# The archive keeps no old kernels.
+	(cd "$out/deb" && apt-get -qq download "linux-image-$release" "linux-headers-$release" "${parts[@]}") 2>/dev/null ||
+		die "linux-image-$release is not in the archive any more; run: apt-get update"
+	mkdir "$out/headers" "$out/deb/headers"
+	mv "$out"/deb/linux-{headers,kbuild}-*.deb "$out/deb/headers"
+	unpack_headers "$out" "$release"
 	unpack_image "$out"
-	ln -s "/usr/src/linux-headers-$release" "$out/kdir"
+}
+
+# Wherever they lie, not below /usr.
+unpack_headers() {
+	local out=$1 release=$2 deb makefile
+	for deb in "$out"/deb/headers/*.deb; do
+		dpkg-deb -x "$deb" "$out/headers"
+	done
+	makefile=$out/headers/usr/src/linux-headers-$release/Makefile
+	# shellcheck disable=SC2016 # for make
+	sed -i 's|^include /usr/src/|include $(dir $(lastword $(MAKEFILE_LIST)))../|' "$makefile"
+	! grep -q '^include /' "$makefile" || die "the Makefile of linux-headers-$release is not as expected"
+	ln -s "headers/usr/src/linux-headers-$release" "$out/kdir"
 }
 
 # unpack_image OUT: OUT/deb has the image's packages
