@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /* The worker's loop, asked what the kernel asks of an image that is open for writing. */
-#include "rig.h"
+#include "guest.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -173,13 +173,117 @@ static void test_one_round(void **state)
 		0);
 }
 
+/* ---- whole guests --------------------------------------------------------------------- */
+
+struct variant {
+	const char *options, *size, *more;
+	bool shares;
+};
+
+#define BASE "qemu-img create -q -f raw base 3M; qemu-io -f raw -c 'write -P 9 64k 2500k' base"
+
+static const struct variant variants[] = {
+	{ "cluster_size=64k", "8M", "", false },
+	{ "cluster_size=4k,compat=0.10", "6M", "", false },
+	{ "cluster_size=4k,refcount_bits=1", "5000k", "", false },
+	{ "cluster_size=2M", "33M", "", false },
+	{ "cluster_size=16k,extended_l2=on", "4M", "", false },
+	{ "cluster_size=4k,preallocation=metadata", "3M", "", false },
+	{ "cluster_size=64k,extended_l2=on,preallocation=metadata", "4M", "", false },
+	{ "cluster_size=4k", "3M",
+	  "qemu-io -f qcow2 -c 'write -P 7 0 600k' -c 'write -P 7 2M 40k' $1; "
+	  "qemu-img snapshot -c a $1; "
+	  "qemu-io -f qcow2 -c 'write -P 8 100k 60k' -c 'write -z 200k 8k' $1; "
+	  "qemu-img snapshot -c b $1; qemu-io -f qcow2 -c 'write -P 6 120k 60k' $1",
+	  true },
+	{ "cluster_size=16k,extended_l2=on", "2M",
+	  "qemu-io -f qcow2 -c 'write -P 7 0 300k' -c 'write -z 40k 8k' $1; "
+	  "qemu-img snapshot -c a $1; qemu-io -f qcow2 -c 'write -P 8 100k 20k' $1",
+	  true },
+	{ "cluster_size=16k,extended_l2=on", "1M",
+	  "for i in 0 16 32 64; do qemu-io -f qcow2 -c \"write -c -P $i ${i}k 16k\" $1; done",
+	  true },
+	{ "cluster_size=4k,backing_file=base,backing_fmt=raw", "4M", "", false },
+	{ "cluster_size=4k,compat=0.10,backing_file=base,backing_fmt=raw", "4M", "", false },
+	{ "cluster_size=64k,extended_l2=on,backing_file=base,backing_fmt=raw", "4M", "", false },
+	{ "cluster_size=64k,data_file=data", "4M", "", false },
+	{ "cluster_size=64k,data_file=data,data_file_raw=on", "4M", "", false },
+	{ "cluster_size=16k,extended_l2=on,data_file=data", "3M", "", false },
+};
+
+#define NR_VARIANTS (sizeof(variants) / sizeof(*variants))
+
+static void make_variant(const struct variant *v)
+{
+	if (shell(BASE "; rm -f data"))
+		fail_msg("no base");
+	make(v->options, v->size, v->more);
+}
+
+static uint64_t first_seed = 1;
+
+static void test_random_guests(void **state)
+{
+	static struct guest g;
+
+	(void)state;
+	for (size_t i = 0; i < NR_VARIANTS; i++) {
+		make_variant(&variants[i]);
+		print_message("%s, seed %llu\n", variants[i].options,
+			      (unsigned long long)(first_seed + i));
+		guest_open(&g, "w.qcow2", NULL, first_seed + i);
+		for (int round = 0; round < 3; round++) {
+			for (int j = 0; j < 60; j++)
+				guest_random_step(&g);
+			guest_suspend(&g);
+			guest_judge(&g);
+			guest_resume(&g);
+			guest_compare(&g);
+		}
+		guest_destroy(&g);
+	}
+}
+
+/* At every upcall and every write of a session, in every way. */
+static void test_killed_guests(void **state)
+{
+	static struct guest g;
+	unsigned int nr = 0;
+
+	(void)state;
+	for (size_t i = 0; i < NR_VARIANTS; i++) {
+		make_variant(&variants[i]);
+		print_message("%s, seed %llu\n", variants[i].options,
+			      (unsigned long long)(first_seed + i));
+		guest_open(&g, "w.qcow2", NULL, first_seed + i);
+		g.shares = variants[i].shares;
+		for (int j = 0; j < 120; j++) {
+			g.kill = (enum guest_kill)(j % 4);
+			g.fail_after = j / 4 % 7;
+			guest_random_step(&g);
+		}
+		g.kill = (enum guest_kill)(i % 4);
+		g.fail_after = (long)i % 5;
+		guest_suspend(&g);
+		guest_judge(&g);
+		nr += g.nr_kills;
+		guest_destroy(&g);
+	}
+	print_message("%u kills\n", nr);
+	assert_true(nr > 10 * NR_VARIANTS);
+}
+
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_one_round),
+		cmocka_unit_test(test_random_guests),
+		cmocka_unit_test(test_killed_guests),
 	};
 
-	if (argc > 1)
+	if (argc > 1 && atoi(argv[1]))
+		first_seed = (uint64_t)atoi(argv[1]);
+	else if (argc > 1)
 		cmocka_set_test_filter(argv[1]);
 	return cmocka_run_group_tests(tests, rig_setup, rig_teardown);
 }

@@ -318,9 +318,11 @@ static int adopt_chain(struct image *image, const struct qnl_array *layers,
 
 static void adopt_writing(struct image *image, bool drop_bitmaps, const struct qnl_array *leases)
 {
+	uint64_t first_size = host_chain_layer(image->chain, 0)->size;
 	struct qcow_error err = { 0 };
 
-	if (writing_adopt(image->writing, host_chain_lib(image->chain), drop_bitmaps, leases, &err))
+	if (writing_adopt(image->writing, host_chain_lib(image->chain), drop_bitmaps, first_size,
+			  leases, &err))
 		log_line("%s can be read only: %s", image->table.path, err.text);
 }
 

@@ -121,13 +121,15 @@ static int adopt_leases(struct writing *wr, const struct qnl_array *leases, stru
 }
 
 int writing_adopt(struct writing *wr, struct qcow_chain *chain, bool drop_bitmaps,
-		  const struct qnl_array *leases, struct qcow_error *err)
+		  uint64_t first_size, const struct qnl_array *leases, struct qcow_error *err)
 {
 	int r = qcow_chain_make_writable(chain, drop_bitmaps, err);
 
 	begin(wr, chain);
-	if (!r)
+	if (!r) {
+		qcow_writer_keep_size(wr->w, first_size);
 		r = adopt_leases(wr, leases, err);
+	}
 	if (r)
 		wr->broken = *err;
 	return r;
@@ -188,7 +190,7 @@ static int convert_delta(const struct writing *wr, const struct dm_qcow_delta *i
 	*out = (struct qcow_delta){
 		.guest_off = in->guest_off,
 		.len = (uint64_t)in->nr_blocks * wr->block_size,
-		.host_off = in->type == DM_QCOW_DELTA_DATA ? in->host_off : 0,
+		.host_off = in->type != DM_QCOW_DELTA_ZERO ? in->host_off : 0,
 		.type = types[in->type],
 	};
 	return 0;

@@ -45,9 +45,10 @@ int writing_begin(struct writing *wr, struct qcow_chain *chain, bool drop_bitmap
 /*
  * The same for an image that an earlier worker has written to, with what the kernel
  * holds of it. It begins in any case: after an error every call fails with it.
+ * @first_size: bytes in the image's file when it was opened.
  */
 int writing_adopt(struct writing *wr, struct qcow_chain *chain, bool drop_bitmaps,
-		  const struct qnl_array *leases, struct qcow_error *err);
+		  uint64_t first_size, const struct qnl_array *leases, struct qcow_error *err);
 /* Completes the image on disk. After an error it is open as before. */
 int writing_finish(struct writing *wr, struct qcow_error *err);
 /* Lets go of the chain, whatever state it is in. */

@@ -94,9 +94,12 @@ static int check_loop(const struct host_chain *hc, const struct host_layer *l,
 	return 0;
 }
 
+#define TAG_KIND 0xffull
+
 static int describe(struct host_layer *l, struct qcow_io *io, struct qcow_error *err)
 {
 	struct stat st;
+	int r;
 
 	if (fstat(l->fd, &st) < 0)
 		return qcow_fail(err, errno, QCOW_NO_OFF, "%s", strerror(errno));
@@ -105,10 +108,15 @@ static int describe(struct host_layer *l, struct qcow_io *io, struct qcow_error 
 	l->rdev = l->is_bdev ? st.st_rdev : 0;
 	l->dev = st.st_dev;
 	l->ino = st.st_ino;
-	l->tag = l->kind;
 	l->dio_align = io->align;
 	l->mem_align = io->mem_align;
-	return qcow_io_size(io, &l->size, err);
+	if (l->tag) {
+		l->size = l->tag & ~TAG_KIND;
+		return 0;
+	}
+	r = qcow_io_size(io, &l->size, err);
+	l->tag = ((l->size + TAG_KIND) & ~TAG_KIND) | l->kind;
+	return r;
 }
 
 static int add_to_lib(struct host_chain *hc, enum qcow_layer_kind kind, struct qcow_io *io,
@@ -135,11 +143,11 @@ static int check_layer(const struct host_chain *hc, const struct host_chain_para
 	return qcow_image_check_readable(img, err);
 }
 
-/* Takes over @fd and @path, whatever happens. */
+/* Takes over @fd and @path, whatever happens. @tag: 0 = to be made. */
 static int add_layer(struct host_chain *hc, enum qcow_layer_kind kind, int fd, char *path,
-		     const struct host_chain_params *params, struct qcow_error *err)
+		     host_tag_t tag, const struct host_chain_params *params, struct qcow_error *err)
 {
-	struct host_layer l = { .fd = fd, .kind = kind, .path = path };
+	struct host_layer l = { .fd = fd, .kind = kind, .path = path, .tag = tag };
 	struct qcow_io *io;
 	int r;
 
@@ -197,7 +205,7 @@ static int open_layer(struct host_chain *hc, enum host_role role, enum qcow_laye
 		free(path);
 		return r;
 	}
-	return add_layer(hc, kind, fd, path, params, err);
+	return add_layer(hc, kind, fd, path, 0, params, err);
 }
 
 static int copy_path(const char *path, char **out, struct qcow_error *err)
@@ -433,14 +441,11 @@ static int adopt_layer(struct host_chain *hc, int fd, host_tag_t tag,
 {
 	char *path = strdup("");
 
-	if (!path || tag > UINT32_MAX) {
+	if (!path) {
 		close(fd);
-		free(path);
-		return path ? qcow_fail(err, EINVAL, QCOW_NO_OFF,
-					"layer tag %#" PRIx64 " is not ours", tag)
-			    : qcow_fail(err, ENOMEM, QCOW_NO_OFF, "out of memory");
+		return qcow_fail(err, ENOMEM, QCOW_NO_OFF, "out of memory");
 	}
-	return add_layer(hc, (enum qcow_layer_kind)tag, fd, path, params, err);
+	return add_layer(hc, (enum qcow_layer_kind)(tag & TAG_KIND), fd, path, tag, params, err);
 }
 
 int host_chain_adopt(struct host_chain **out, const int *fds, const host_tag_t *tags, size_t nr,

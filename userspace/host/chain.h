@@ -34,7 +34,8 @@ struct host_opener host_opener_local(const struct host_policy *policy);
 
 /*
  * What the kernel stores with a layer and hands back on re-attach; opaque there.
- * Bits 0..7 enum qcow_layer_kind, the rest 0 and refused if not.
+ * Bits 0..7 enum qcow_layer_kind; the rest the file's size when it was opened, rounded
+ * up to 256.
  */
 typedef uint64_t host_tag_t;
 
@@ -47,7 +48,7 @@ struct host_layer {
 	dev_t rdev;	/* block device: its number; else 0 */
 	dev_t dev;	/* identity: file system and inode */
 	ino_t ino;
-	uint64_t size;	    /* bytes, when opened */
+	uint64_t size;	    /* bytes, when opened; by whom the kernel has it from, if adopted */
 	uint32_t dio_align; /* bytes: offset and length of direct I/O */
 	uint32_t mem_align; /* bytes: buffer address */
 	const char *path;   /* as written, joined; "" after adopt */

@@ -180,6 +180,15 @@ static int direct_zero(struct qcow_io *io, uint64_t off, uint64_t len)
 	return fallocate(d->fd, mode, (off_t)off, (off_t)len) < 0 ? -errno : 0;
 }
 
+static int direct_back(struct qcow_io *io, uint64_t off, uint64_t len)
+{
+	struct direct_io *d = to_direct(io);
+
+	if (d->is_bdev)
+		return -EOPNOTSUPP;
+	return fallocate(d->fd, FALLOC_FL_KEEP_SIZE, (off_t)off, (off_t)len) < 0 ? -errno : 0;
+}
+
 static int direct_punch(struct qcow_io *io, uint64_t off, uint64_t len)
 {
 	int mode = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
@@ -210,6 +219,7 @@ static const struct qcow_io_ops direct_write_ops = {
 	.flush = direct_flush,
 	.truncate = direct_truncate,
 	.zero = direct_zero,
+	.back = direct_back,
 	.punch = direct_punch,
 };
 

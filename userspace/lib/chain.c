@@ -209,13 +209,30 @@ int qcow_chain_check_writable(const struct qcow_chain *c, bool drop_bitmaps, str
 	return qcow_writer_check(c->layers[0].img, drop_bitmaps, err);
 }
 
+/* To its full length, sparse: file systems let extending direct writes wait for each other. */
+static int extend_data_file(struct qcow_chain *c, struct qcow_error *err)
+{
+	struct chain_layer *l = &c->layers[qcow_chain_data_layer(c)];
+	uint64_t size;
+	int r;
+
+	if (l->kind != QCOW_LAYER_DATA_FILE || l->io->fixed_end)
+		return 0;
+	r = qcow_io_size(l->io, &size, err);
+	if (r < 0 || size >= c->nodes[0].size)
+		return r;
+	return qcow_io_truncate(l->io, c->nodes[0].size, err);
+}
+
 int qcow_chain_make_writable(struct qcow_chain *c, bool drop_bitmaps, struct qcow_error *err)
 {
 	struct qcow_writer_params params = { .cache = c->cache, .drop_bitmaps = drop_bitmaps };
+	int r;
 
 	if (!c->sealed || c->writer)
 		return qcow_fail(err, EINVAL, QCOW_NO_OFF, "not the time to make a chain writable");
-	return qcow_writer_create(&c->writer, c->layers[0].img, &params, err);
+	r = extend_data_file(c, err);
+	return r < 0 ? r : qcow_writer_create(&c->writer, c->layers[0].img, &params, err);
 }
 
 int qcow_chain_flush_data_file(struct qcow_chain *c, struct qcow_error *err)

@@ -64,6 +64,11 @@ static int check_data(struct qcow_writer *w, const struct qcow_delta *d, struct 
 	return 0;
 }
 
+static bool has_place(const struct qcow_delta *d)
+{
+	return d->type == QCOW_DELTA_DATA || (d->type == QCOW_DELTA_ZERO_KEEP && d->host_off);
+}
+
 static int check_deltas(struct qcow_writer *w, const struct qcow_commit *c, struct qcow_error *err)
 {
 	uint64_t block = (1ull << qcow_block_bits(&w->h)) - 1, from = 0;
@@ -78,7 +83,7 @@ static int check_deltas(struct qcow_writer *w, const struct qcow_commit *c, stru
 			return bad_delta(d, "out of order", err);
 		if (d->guest_off > end || d->len > end - d->guest_off)
 			return bad_delta(d, "past the disk's end", err);
-		r = d->type == QCOW_DELTA_DATA ? check_data(w, d, err) : 0;
+		r = has_place(d) ? check_data(w, d, err) : 0;
 		if (r < 0)
 			return r;
 		from = d->guest_off + d->len;

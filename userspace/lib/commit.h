@@ -13,14 +13,18 @@
 enum qcow_delta_type {
 	QCOW_DELTA_DATA = 1,	/* at host_off, refcount 1, written and durable */
 	QCOW_DELTA_ZERO,	/* reads as zeros; a cluster left without data is lost */
-	QCOW_DELTA_ZERO_KEEP,	/* the same, but an exclusive cluster stays reserved */
+	QCOW_DELTA_ZERO_KEEP,	/* the same, but at host_off a cluster of its own is reserved */
 	QCOW_DELTA_UNALLOCATED, /* reads what lies below; whole clusters only */
 };
 
 struct qcow_delta {
 	uint64_t guest_off; /* multiple of the block size */
 	uint64_t len;	    /* bytes, the same, > 0 */
-	uint64_t host_off;  /* DATA: of guest_off; as far into its cluster as that */
+	/*
+	 * DATA, ZERO_KEEP: of guest_off; as far into its cluster as that. ZERO_KEEP: 0 is
+	 * where the entry points to already, if that is exclusive.
+	 */
+	uint64_t host_off;
 	enum qcow_delta_type type;
 };
 

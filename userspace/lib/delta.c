@@ -58,8 +58,9 @@ static void set_bits(const struct qcow_header *h, struct delta_entry *e, uint32_
 	e->bitmap |= (uint64_t)zero << 32 | alloc;
 }
 
-static int apply_data(const struct qcow_header *h, uint64_t cluster_off, const struct qcow_delta *d,
-		      struct delta_entry *e, struct qcow_error *err)
+/* The entry points to where the delta says. */
+static int move_to(const struct qcow_header *h, uint64_t cluster_off, const struct qcow_delta *d,
+		   struct delta_entry *e, struct qcow_error *err)
 {
 	/* Wraps and wraps back if the delta began in an earlier cluster. */
 	uint64_t host = d->host_off + (cluster_off - d->guest_off);
@@ -71,7 +72,29 @@ static int apply_data(const struct qcow_header *h, uint64_t cluster_off, const s
 	if (old != want)
 		leave(h, e);
 	e->entry = want;
-	set_bits(h, e, sub_mask(h, cluster_off, d), 0);
+	return 0;
+}
+
+static int apply_data(const struct qcow_header *h, uint64_t cluster_off, const struct qcow_delta *d,
+		      struct delta_entry *e, struct qcow_error *err)
+{
+	int r = move_to(h, cluster_off, d, e, err);
+
+	if (!r)
+		set_bits(h, e, sub_mask(h, cluster_off, d), 0);
+	return r;
+}
+
+static int apply_keep(const struct qcow_header *h, uint64_t cluster_off, const struct qcow_delta *d,
+		      struct delta_entry *e, struct qcow_error *err)
+{
+	int r = move_to(h, cluster_off, d, e, err);
+
+	if (r < 0)
+		return r;
+	set_bits(h, e, 0, sub_mask(h, cluster_off, d));
+	if (!qcow_has_extl2(h))
+		e->entry |= QCOW_L2_ZERO;
 	return 0;
 }
 
@@ -92,6 +115,8 @@ static int apply_zero(const struct qcow_header *h, uint64_t cluster_off, const s
 	bool keep = d->type == QCOW_DELTA_ZERO_KEEP && e->entry & QCOW_ENTRY_COPIED;
 	bool reads_zero = !h->has_backing && !e->entry && !e->bitmap;
 
+	if (h->version >= 3 && d->type == QCOW_DELTA_ZERO_KEEP && d->host_off)
+		return apply_keep(h, cluster_off, d, e, err);
 	if (reads_zero)
 		return 0;
 	if (h->version < 3)

@@ -101,6 +101,18 @@ int qcow_io_zero(struct qcow_io *io, uint64_t host_off, uint64_t len, struct qco
 	return r;
 }
 
+int qcow_io_back(struct qcow_io *io, uint64_t host_off, uint64_t len, struct qcow_error *err)
+{
+	int r = check_write(true, len, host_off, err);
+
+	if (r < 0)
+		return r;
+	r = io->ops->back ? io->ops->back(io, host_off, len) : -EOPNOTSUPP;
+	if (r < 0 && r != -EOPNOTSUPP)
+		return fail_write(r, "find space for", len, host_off, err);
+	return r;
+}
+
 int qcow_io_punch(struct qcow_io *io, uint64_t host_off, uint64_t len, struct qcow_error *err)
 {
 	int r = check_write(true, len, host_off, err);

@@ -49,6 +49,11 @@ struct qcow_io_ops {
 	 * cheaply, nothing changed.
 	 */
 	int (*zero)(struct qcow_io *io, uint64_t host_off, uint64_t len);
+	/*
+	 * Puts space behind what is a hole, without a change to what is read there or to
+	 * the size. -EOPNOTSUPP: cannot.
+	 */
+	int (*back)(struct qcow_io *io, uint64_t host_off, uint64_t len);
 	/* Gives the space back; what is read there afterwards is anybody's guess. */
 	int (*punch)(struct qcow_io *io, uint64_t host_off, uint64_t len);
 };
@@ -76,6 +81,7 @@ int qcow_io_flush(struct qcow_io *io, struct qcow_error *err);
 int qcow_io_truncate(struct qcow_io *io, uint64_t size, struct qcow_error *err);
 /* -EOPNOTSUPP is an answer, not an error: @err stays as it is. */
 int qcow_io_zero(struct qcow_io *io, uint64_t host_off, uint64_t len, struct qcow_error *err);
+int qcow_io_back(struct qcow_io *io, uint64_t host_off, uint64_t len, struct qcow_error *err);
 int qcow_io_punch(struct qcow_io *io, uint64_t host_off, uint64_t len, struct qcow_error *err);
 
 /* NULL is fine. */

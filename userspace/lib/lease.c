@@ -170,7 +170,6 @@ static struct reserve_table *find_reserve(struct qcow_writer *w, uint64_t off)
 static int add_reserve(struct qcow_writer *w, uint64_t off, bool zeroed, struct qcow_error *err)
 {
 	struct reserve_table *t = find_reserve(w, off);
-	int r;
 
 	if (t)
 		t->zeroed |= zeroed;
@@ -178,11 +177,6 @@ static int add_reserve(struct qcow_writer *w, uint64_t off, bool zeroed, struct 
 		return 0;
 	if (w->nr_reserve == MAX_RESERVE)
 		return qcow_fail(err, EBUSY, off, "more than %d L2 tables in reserve", MAX_RESERVE);
-	if (!qcow_metaset_kind(&w->meta, cluster_of(w, off))) {
-		r = qcow_metaset_add(&w->meta, QCOW_META_RESERVE, off, err);
-		if (r < 0)
-			return r;
-	}
 	w->reserve[w->nr_reserve++] = (struct reserve_table){ .off = off, .zeroed = zeroed };
 	return 0;
 }
@@ -207,6 +201,51 @@ static int check_extent(struct qcow_writer *w, const struct qcow_lease_extent *e
 			return not_ours(c << w->h.cluster_bits, err);
 	}
 	return 0;
+}
+
+/*
+ * Before the refcount says that a guest may have it: a crafted entry that points there
+ * already must not be taken for good in between.
+ */
+static int claim_tables(struct qcow_writer *w, const struct qcow_lease_extent *e,
+			struct qcow_error *err)
+{
+	uint64_t off;
+	int r = 0;
+
+	for (off = e->host_off; off < e->host_off + e->len && !r; off += qcow_cluster_size(&w->h))
+		if (!qcow_metaset_kind(&w->meta, cluster_of(w, off)))
+			r = qcow_metaset_add(&w->meta, QCOW_META_RESERVE, off, err);
+	return r;
+}
+
+/* A table is worth nothing without space for the L1 entry that is to name it. */
+static int back_l1(struct qcow_writer *w, struct qcow_error *err)
+{
+	int r = 0;
+
+	if (!w->l1_backed)
+		r = qcow_io_back(w->io, w->h.l1_off, w->h.l1_size * 8ull, err);
+	if (r == -EOPNOTSUPP)
+		r = 0;
+	w->l1_backed = !r;
+	return r;
+}
+
+static int prepare_tables(struct qcow_writer *w, const struct qcow_lease_extent *ext, size_t nr,
+			  struct qcow_error *err)
+{
+	size_t i;
+	int r = 0;
+
+	for (i = 0; i < nr && !r; i++) {
+		if (!ext[i].table)
+			continue;
+		r = back_l1(w, err);
+		if (!r)
+			r = claim_tables(w, &ext[i], err);
+	}
+	return r;
 }
 
 /* Takes refcounts and makes zeros; @size is the file's before this grant. */
@@ -271,6 +310,8 @@ int qcow_lease_grant(struct qcow_writer *w, struct qcow_lease_extent *ext, size_
 		r = qcow_io_size(w->io, &size, err);
 	if (!r)
 		r = writer_extend(w, end, err);
+	if (!r)
+		r = prepare_tables(w, ext, nr, err);
 	for (i = 0; i < nr && !r; i++)
 		r = grant_one(w, &ext[i], size, err);
 	if (!r)
@@ -313,6 +354,7 @@ static int adopt_one(struct qcow_writer *w, const struct qcow_lease_extent *e,
 		return qcow_fail(err, EBUSY, QCOW_NO_OFF, "too many proposals are not granted");
 	if (!granted || !e->table)
 		return 0;
+	r = claim_tables(w, e, err);
 	/* A commit may have been at work on it when its worker died. */
 	for (off = e->host_off; off < e->host_off + e->len && !r; off += qcow_cluster_size(&w->h))
 		r = add_reserve(w, off, false, err);

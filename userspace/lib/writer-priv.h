@@ -56,6 +56,7 @@ struct qcow_writer {
 	uint32_t refblock_bits;		    /* log2 of refcounts in a block */
 
 	uint64_t *l1;	  /* the active one, host order, as on disk */
+	bool l1_backed;	  /* it has space where it lies */
 	uint32_t nr_bare; /* its entries without an L2 table of their own */
 
 	uint64_t free_from;  /* every cluster below is in use */

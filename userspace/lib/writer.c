@@ -182,6 +182,11 @@ void qcow_writer_destroy(struct qcow_writer *w)
 	free(w);
 }
 
+void qcow_writer_keep_size(struct qcow_writer *w, uint64_t size)
+{
+	w->first_size = size;
+}
+
 bool qcow_writer_failed(const struct qcow_writer *w)
 {
 	return w->failed;

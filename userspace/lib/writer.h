@@ -113,6 +113,12 @@ void qcow_writer_destroy(struct qcow_writer *w);
  */
 int qcow_writer_finish(struct qcow_writer *w, struct qcow_error *err);
 
+/*
+ * finish leaves the file at least @size bytes long, as an earlier writer found it;
+ * else as long as create found it.
+ */
+void qcow_writer_keep_size(struct qcow_writer *w, uint64_t size);
+
 /* A write of metadata failed for good: the image is read-only from now on. */
 bool qcow_writer_failed(const struct qcow_writer *w);
 

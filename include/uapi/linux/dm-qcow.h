@@ -388,7 +388,9 @@ enum dm_qcow_delta_type {
 /*
  * struct dm_qcow_delta - a change of the map that is to be made durable
  * @guest_off: a multiple of the block size
- * @host_off: DATA: of the first block; the same distance into its cluster as guest_off
+ * @host_off: of the first block; the same distance into its cluster as guest_off.
+ *	ZERO_KEEP: the place that is kept; 0 is the one on disk, which must be the blocks'
+ *	own. ZERO: ignored
  * @nr_blocks: at least 1; past the image's end at most to the end of its last cluster
  * @type: enum dm_qcow_delta_type
  */
