@@ -8,6 +8,71 @@
 #include <string.h>
 #include <unistd.h>
 
+int guest_shell(const char *command)
+{
+	char cmd[2048];
+	int status;
+
+	snprintf(cmd, sizeof(cmd), "cd %s && { %s; } >log 2>&1", rig_dir, command);
+	status = system(cmd);
+	return WEXITSTATUS(status);
+}
+
+void guest_make(const char *options, const char *size, const char *more)
+{
+	char cmd[1500];
+
+	snprintf(cmd, sizeof(cmd),
+		 "set -e && set -- w.qcow2 && rm -f $1 && "
+		 "qemu-img create -q -f qcow2 -o %s $1 %s && { %s; }",
+		 options, size, more[0] ? more : ":");
+	if (guest_shell(cmd))
+		fail_msg("failed: %s", cmd);
+}
+
+struct dm_qcow_run guest_run(const struct qnl_msg *loaded, uint32_t block)
+{
+	struct dm_qcow_run run;
+
+	for (uint32_t i = 0; i < loaded->runs.nr; i++) {
+		qnl_array_get(&loaded->runs, i, &run, sizeof(run));
+		if (block < run.nr_blocks)
+			return run;
+		block -= run.nr_blocks;
+	}
+	fail_msg("no such block");
+	return run;
+}
+
+const struct qnl_msg *guest_ask_propose(struct rig *rig, uint64_t bytes, uint32_t tables)
+{
+	struct qnl_msg up = { .cmd = DM_QCOW_CMD_PROPOSE };
+
+	qnl_set(&up, BYTES, bytes, bytes);
+	qnl_set(&up, TABLES, tables, tables);
+	return rig_ask(rig, &up);
+}
+
+const struct qnl_msg *guest_ask_leases(struct rig *rig, uint8_t cmd,
+				       const struct dm_qcow_lease *leases, uint32_t nr)
+{
+	struct qnl_msg up = { .cmd = cmd };
+
+	qnl_set(&up, LEASES, leases, ((struct qnl_array){ leases, nr }));
+	return rig_ask(rig, &up);
+}
+
+const struct qnl_msg *guest_ask_commit(struct rig *rig, const struct dm_qcow_delta *deltas,
+				       uint32_t nr)
+{
+	struct qnl_msg up = { .cmd = DM_QCOW_CMD_COMMIT };
+
+	qnl_set(&up, GENERATION, generation, 1);
+	qnl_set(&up, FLAGS, flags, 0);
+	qnl_set(&up, DELTAS, deltas, ((struct qnl_array){ deltas, nr }));
+	return rig_ask(rig, &up);
+}
+
 /* ---- faults ---------------------------------------------------------------------- */
 
 static struct guest *faulty; /* whose image's I/O fails */
@@ -20,30 +85,39 @@ static int may_write(void)
 		return 0;
 	}
 	faulty->tripped = true;
-	return -EIO;
+	return faulty->fail_errno ? -faulty->fail_errno : -EIO;
 }
 
 static int faulty_pwrite(struct qcow_io *io, const void *buf, size_t len, uint64_t off)
 {
-	return may_write() ? -EIO : real_ops->pwrite(io, buf, len, off);
+	int r = may_write();
+
+	return r ? r : real_ops->pwrite(io, buf, len, off);
 }
 
+/* A flush that meets ENOSPC has failed: that is another thing. */
 static int faulty_flush(struct qcow_io *io)
 {
-	return may_write() ? -EIO : real_ops->flush(io);
+	int r = faulty->fail_errno == ENOSPC ? 0 : may_write();
+
+	return r ? r : real_ops->flush(io);
 }
 
 static int faulty_truncate(struct qcow_io *io, uint64_t size)
 {
-	return may_write() ? -EIO : real_ops->truncate(io, size);
+	int r = may_write();
+
+	return r ? r : real_ops->truncate(io, size);
 }
 
 static int faulty_zero(struct qcow_io *io, uint64_t off, uint64_t len)
 {
-	return may_write() ? -EIO : real_ops->zero(io, off, len);
+	int r = may_write();
+
+	return r ? r : real_ops->zero(io, off, len);
 }
 
-static void break_io(struct guest *g)
+void guest_break_io(struct guest *g)
 {
 	static struct qcow_io_ops ops;
 	struct host_chain *chain = g->rig->worker.image.chain;
@@ -100,7 +174,7 @@ const struct qnl_msg *guest_call(struct guest *g, struct qnl_msg *up)
 	g->kill = GUEST_LIVES;
 	g->tripped = false;
 	if (kill == GUEST_KILL_WITHIN)
-		break_io(g);
+		guest_break_io(g);
 	reply = kill == GUEST_KILL_BEFORE ? NULL : rig_ask(g->rig, up);
 	if (g->tripped || kill == GUEST_KILL_BEFORE || kill == GUEST_KILL_AFTER) {
 		reattach(g);
@@ -237,16 +311,13 @@ void guest_compare(struct guest *g)
 
 /* ---- opening ----------------------------------------------------------------------------- */
 
-static void run_shell(const char *fmt, const char *name, int want)
+static void run_shell(const char *fmt, const char *name)
 {
-	char cmd[512], line[300];
-	int status;
+	char line[300];
 
 	snprintf(line, sizeof(line), fmt, name);
-	snprintf(cmd, sizeof(cmd), "cd %s && { %s; } >log 2>&1", rig_dir, line);
-	status = system(cmd);
-	if (WEXITSTATUS(status) != want)
-		fail_msg("%s: status %d, not %d", line, WEXITSTATUS(status), want);
+	if (guest_shell(line))
+		fail_msg("failed: %s", line);
 }
 
 static void read_raw(uint8_t *to, size_t size)
@@ -315,7 +386,7 @@ void guest_open(struct guest *g, const char *name, const char *word, uint64_t se
 	g->word = word;
 	g->seed = seed;
 	g->fail_after = INT32_MAX;
-	run_shell("qemu-img convert -f qcow2 -O raw %s raw", name, 0);
+	run_shell("qemu-img convert -f qcow2 -O raw %s raw", name);
 	start(g);
 	rig_serve(g->rig);
 	guest_resume(g);
@@ -354,14 +425,14 @@ void guest_judge(struct guest *g)
 	unsigned long nr;
 
 	assert_non_null(got);
-	run_shell("qemu-img convert -f qcow2 -O raw %s raw", g->name, 0);
+	run_shell("qemu-img convert -f qcow2 -O raw %s raw", g->name);
 	read_raw(got, size);
 	for (size_t i = 0; i < size; i += 512)
 		if (memcmp(got + i, g->want + i, 512 < size - i ? 512 : size - i))
 			fail_msg("byte %#zx reads wrong", i);
 	free(got);
 	/* 3 are leaks only. */
-	run_shell("qemu-img check -f qcow2 %s || [ $? = 3 ]", g->name, 0);
+	run_shell("qemu-img check -f qcow2 %s || [ $? = 3 ]", g->name);
 	nr = leaks();
 	if (nr > g->maybe_leaked && !(g->shares && g->nr_kills))
 		fail_msg("%lu clusters leak, %llu may", nr, (unsigned long long)g->maybe_leaked);

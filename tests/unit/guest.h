@@ -54,7 +54,8 @@ struct guest {
 	uint32_t nr_held, nr_proposed;
 	enum guest_kill kill;
 	long fail_after;
-	bool tripped; /* fail_after writes were made */
+	int fail_errno; /* 0: EIO */
+	bool tripped;	/* fail_after writes were made */
 	unsigned int nr_kills;
 	uint64_t maybe_leaked; /* clusters: what the kernel counts as such */
 	uint64_t lost;	       /* as COMMIT counted, since the last FREE */
@@ -80,6 +81,22 @@ void guest_random_step(struct guest *g);
 void guest_compare(struct guest *g);
 /* After guest_suspend(): qemu reads the disk as it must be, and finds no damage. */
 void guest_judge(struct guest *g);
+
+/* A command line in the images' directory: its exit status. What it says is in "log". */
+int guest_shell(const char *command);
+/* Makes w.qcow2 of these options and this size; @more is shell, with $1 the image. */
+void guest_make(const char *options, const char *size, const char *more);
+/* The run of a LOAD answer that @block of the page is in. */
+struct dm_qcow_run guest_run(const struct qnl_msg *loaded, uint32_t block);
+/* The upcalls as they are, without a guest. */
+const struct qnl_msg *guest_ask_propose(struct rig *rig, uint64_t bytes, uint32_t tables);
+const struct qnl_msg *guest_ask_leases(struct rig *rig, uint8_t cmd,
+				       const struct dm_qcow_lease *leases, uint32_t nr);
+const struct qnl_msg *guest_ask_commit(struct rig *rig, const struct dm_qcow_delta *deltas,
+				       uint32_t nr);
+
+/* From now on, writes to the image fail with fail_errno after fail_after more. */
+void guest_break_io(struct guest *g);
 
 /* For guestwrite.c. An upcall and its answer; NULL for a FREE that is in doubt. */
 const struct qnl_msg *guest_call(struct guest *g, struct qnl_msg *up);

@@ -65,6 +65,51 @@ static void test_round_trip(void **state)
 	assert_memory_equal(&got, &run, sizeof(run));
 }
 
+/* The largest messages there are, in the buffers there are for them. */
+static void test_largest(void **state)
+{
+	static struct dm_qcow_delta deltas[DM_QCOW_MAX_DELTAS], delta;
+	static struct dm_qcow_lease leases[DM_QCOW_MAX_LEASES], lease;
+	static struct dm_qcow_layer layers[DM_QCOW_MAX_LAYERS];
+	static char path[4096], options[4096], buf[QNL_BUF_SIZE];
+	struct qnl_msg commit = { .cmd = DM_QCOW_CMD_COMMIT };
+	struct qnl_msg attach = { .cmd = DM_QCOW_CMD_ATTACH };
+	struct qnl_event event;
+	int len;
+
+	(void)state;
+	deltas[DM_QCOW_MAX_DELTAS - 1] = (struct dm_qcow_delta){ 1, 2, 3, DM_QCOW_DELTA_ZERO };
+	leases[DM_QCOW_MAX_LEASES - 1] = (struct dm_qcow_lease){ 4, 5, DM_QCOW_LEASE_TABLE };
+	qnl_set(&commit, TARGET, target, 3);
+	qnl_set(&commit, COOKIE, cookie, 9);
+	qnl_set(&commit, GENERATION, generation, 1ULL << 40);
+	qnl_set(&commit, FLAGS, flags, DM_QCOW_COMMIT_UNFLUSHED);
+	qnl_set(&commit, BYTES, bytes, 1ULL << 41);
+	qnl_set(&commit, LOST, lost, 1ULL << 42);
+	qnl_set(&commit, TABLES, tables, DM_QCOW_TABLES_ENOUGH);
+	qnl_set(&commit, DELTAS, deltas, ((struct qnl_array){ deltas, DM_QCOW_MAX_DELTAS }));
+	len = qnl_encode(&commit, &envelope, buf, QNL_SMALL_BUF_SIZE);
+	assert_true(len > 0);
+	assert_int_equal(decode_one(buf, (size_t)len, &event), 1);
+	assert_true(event.msg.has == commit.has && event.msg.generation == 1ULL << 40);
+	assert_true(event.msg.bytes == 1ULL << 41 && event.msg.lost == 1ULL << 42);
+	assert_true(event.msg.tables == DM_QCOW_TABLES_ENOUGH);
+	assert_int_equal(event.msg.deltas.nr, DM_QCOW_MAX_DELTAS);
+	qnl_array_get(&event.msg.deltas, DM_QCOW_MAX_DELTAS - 1, &delta, sizeof(delta));
+	assert_memory_equal(&delta, &deltas[DM_QCOW_MAX_DELTAS - 1], sizeof(delta));
+
+	memset(path, 'x', sizeof(path) - 1);
+	qnl_set(&attach, PATH, path, path);
+	qnl_set(&attach, OPTIONS, options, ((struct qnl_array){ options, sizeof(options) }));
+	qnl_set(&attach, LAYERS, layers, ((struct qnl_array){ layers, DM_QCOW_MAX_LAYERS }));
+	qnl_set(&attach, LEASES, leases, ((struct qnl_array){ leases, DM_QCOW_MAX_LEASES }));
+	len = qnl_encode(&attach, &envelope, buf, sizeof(buf));
+	assert_true(len > 0);
+	assert_int_equal(decode_one(buf, (size_t)len, &event), 1);
+	qnl_array_get(&event.msg.leases, DM_QCOW_MAX_LEASES - 1, &lease, sizeof(lease));
+	assert_memory_equal(&lease, &leases[DM_QCOW_MAX_LEASES - 1], sizeof(lease));
+}
+
 static void test_every_short_buffer_is_refused(void **state)
 {
 	struct qnl_msg msg = { .cmd = DM_QCOW_CMD_LOAD };
@@ -141,6 +186,11 @@ static void test_wrong_sizes(void **state)
 		{ DM_QCOW_ATTR_SHAPE, 8, -EPROTO },
 		{ DM_QCOW_ATTR_LAYERS, 15, -EPROTO },
 		{ DM_QCOW_ATTR_LAYERS, 32, 1 },
+		{ DM_QCOW_ATTR_LEASES, 24, -EPROTO },
+		{ DM_QCOW_ATTR_DELTAS, 25, -EPROTO },
+		{ DM_QCOW_ATTR_DELTAS, 48, 1 },
+		{ DM_QCOW_ATTR_LOST, 4, -EPROTO },
+		{ DM_QCOW_ATTR_TABLES, 8, -EPROTO },
 		{ DM_QCOW_ATTR_PATH, 0, -EPROTO },
 		{ DM_QCOW_ATTR_PATH, 1, 1 },
 		{ DM_QCOW_ATTR_PATH, 2, -EPROTO }, /* a NUL inside */
@@ -358,6 +408,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_round_trip),
+		cmocka_unit_test(test_largest),
 		cmocka_unit_test(test_every_short_buffer_is_refused),
 		cmocka_unit_test(test_truncated_and_flipped),
 		cmocka_unit_test(test_wrong_sizes),

@@ -87,6 +87,15 @@ static const char *try_needed(void)
 		return "pread";
 	if (fstat(some_file, &st))
 		return "fstat";
+	/* Open for reading: refused for that, and not by the filter. */
+	if (pwrite(some_file, buf, 1, 0) != -1 || errno != EBADF)
+		return "pwrite";
+	if (ftruncate(some_file, 0) != -1 || errno == EPERM)
+		return "ftruncate";
+	if (fallocate(some_file, 0, 0, 1) != -1 || errno != EBADF)
+		return "fallocate";
+	if (fdatasync(some_file))
+		return "fdatasync";
 	if (fcntl(some_file, F_OFD_SETLK, &lock) && errno == EPERM)
 		return "OFD lock";
 	if (send(pair[0], "x", 1, MSG_NOSIGNAL) != 1 || recv(pair[1], buf, 1, 0) != 1)

@@ -358,10 +358,15 @@ static int publish_fresh(struct qcow_writer *w, struct qcow_error *err)
 	if (!r)
 		r = write_l1(w, err);
 	if (r < 0) {
-		/* Whether anything points to the fresh tables is unknown from here on. */
-		w->failed = true;
+		/*
+		 * Whether anything points to the fresh tables is unknown from here on: they
+		 * can be put there again, and be nothing else.
+		 */
+		w->unpublished = r == -ENOSPC;
+		w->failed |= !w->unpublished;
 		return r;
 	}
+	w->unpublished = false;
 	for (i = 0; i < w->nr_fresh && !r; i++) {
 		w->nr_bare -= !(w->l1[w->fresh[i].slot] & QCOW_ENTRY_COPIED);
 		w->l1[w->fresh[i].slot] = w->fresh[i].off | QCOW_ENTRY_COPIED;
@@ -369,6 +374,11 @@ static int publish_fresh(struct qcow_writer *w, struct qcow_error *err)
 	}
 	w->nr_fresh = 0;
 	return r;
+}
+
+int commit_leftover(struct qcow_writer *w, struct qcow_error *err)
+{
+	return w->unpublished ? publish_fresh(w, err) : 0;
 }
 
 static int finish_step(struct qcow_writer *w, struct qcow_error *err)
@@ -384,11 +394,13 @@ static int finish_step(struct qcow_writer *w, struct qcow_error *err)
 static void abandon(struct qcow_writer *w)
 {
 	edit_forget(&w->l2_edit);
+	w->nr_lost = 0;
+	if (w->unpublished)
+		return;
 	while (w->nr_fresh && w->nr_reserve < MAX_RESERVE)
 		w->reserve[w->nr_reserve++] =
 			(struct reserve_table){ .off = w->fresh[--w->nr_fresh].off };
 	w->nr_fresh = 0;
-	w->nr_lost = 0;
 }
 
 int qcow_commit_step(struct qcow_writer *w, struct qcow_commit *c, struct qcow_error *err)
@@ -400,7 +412,9 @@ int qcow_commit_step(struct qcow_writer *w, struct qcow_commit *c, struct qcow_e
 
 	if (!r && !c->next && !c->next_off)
 		r = check_deltas(w, c, err);
-	w->nr_lost = w->nr_fresh = 0;
+	if (!r)
+		r = commit_leftover(w, err);
+	w->nr_lost = 0;
 	w->l2_edit.lost = false;
 	c->nr_lost = 0;
 	while (!r && c->next < c->nr && has_room(w))

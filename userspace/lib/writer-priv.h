@@ -69,6 +69,8 @@ struct qcow_writer {
 	size_t nr_reserve;
 	struct fresh_table fresh[MAX_FRESH];
 	size_t nr_fresh;
+	bool unpublished; /* ... are these of an earlier step: there was no space for the L1 entries
+			   */
 	struct qcow_lost lost[MAX_LOST];
 	size_t nr_lost;
 
@@ -107,6 +109,10 @@ int writer_check(const struct qcow_writer *w, struct qcow_error *err);
 
 /* The file reaches at least to @end, in whole clusters. -ENOSPC on a device that does not. */
 int writer_extend(struct qcow_writer *w, uint64_t end, struct qcow_error *err);
+
+/* ---- commit.c: what a step that met -ENOSPC has left to do ------------------------- */
+
+int commit_leftover(struct qcow_writer *w, struct qcow_error *err);
 
 /* ---- load.c: what create reads -------------------------------------------------- */
 

@@ -236,7 +236,9 @@ int qcow_writer_finish(struct qcow_writer *w, struct qcow_error *err)
 
 	if (r < 0)
 		return r;
-	r = return_reserve(w, err);
+	r = commit_leftover(w, err);
+	if (!r)
+		r = return_reserve(w, err);
 	if (r < 0)
 		return r;
 	r = trim(w, err);
