@@ -146,7 +146,7 @@ fuzz: fuzz-targets
 	BUILD=$(BUILD) tests/fuzz/run --seconds $(FUZZ_SECONDS)
 
 # ---- checks ------------------------------------------------------------------
-.PHONY: deps check check-unit check-hostile check-vm check-debug check-full lint fuzz bench demo
+.PHONY: deps check check-unit check-tools check-hostile check-vm check-debug check-full lint fuzz bench demo
 deps:
 	scripts/deps all
 
@@ -167,6 +167,9 @@ check-unit: tools unit
 
 check-hostile:
 	tests/hostile/run --level check
+
+check-tools:
+	tests/tools/run --level check
 
 check-vm: tools guest-programs
 	tests/run --kernel $(KERNEL) --level check --no-unit
@@ -192,6 +195,8 @@ DESTDIR ?=
 SBIN    = $(DESTDIR)$(PREFIX)/sbin
 MAN     = $(DESTDIR)$(PREFIX)/share/man
 UNITS   = $(DESTDIR)/etc/systemd/system
+BASH_COMPLETION = $(DESTDIR)$(PREFIX)/share/bash-completion/completions
+ZSH_COMPLETION  = $(DESTDIR)$(PREFIX)/share/zsh/site-functions
 DKMS    = $(DESTDIR)/usr/src/dm-qcow-$(VERSION)
 
 .PHONY: install install-tools install-dkms uninstall
@@ -201,6 +206,8 @@ install-tools: tools
 	install -D -m 755 -t $(SBIN) $(BUILD)/qcow $(BUILD)/qcowd
 	for page in userspace/man/*.[58]; do \
 		install -D -m 644 -t $(MAN)/man$${page##*.} $$page || exit; done
+	install -D -m 644 userspace/completion/qcow.bash $(BASH_COMPLETION)/qcow
+	install -D -m 644 userspace/completion/_qcow $(ZSH_COMPLETION)/_qcow
 	mkdir -p $(UNITS)
 	sed 's,@SBIN@,$(PREFIX)/sbin,' userspace/systemd/qcowd.service >$(UNITS)/qcowd.service
 	[ -n "$(DESTDIR)" ] || [ ! -d /run/systemd/system ] || systemctl daemon-reload
@@ -215,6 +222,7 @@ install-dkms:
 uninstall:
 	[ -n "$(DESTDIR)" ] || ! command -v dkms >/dev/null || dkms remove dm-qcow/$(VERSION) --all || true
 	rm -rf $(DKMS)
+	rm -f $(BASH_COMPLETION)/qcow $(ZSH_COMPLETION)/_qcow
 	rm -f $(SBIN)/qcow $(SBIN)/qcowd $(UNITS)/qcowd.service
 	for page in userspace/man/*.[58]; do rm -f $(MAN)/man$${page##*.}/$${page##*/}; done
 
@@ -234,6 +242,7 @@ help:
 	@echo 'make check            everything that must pass (about 45 minutes at first)'
 	@echo 'make check-unit       unit tests under ASan and UBSan (1 minute)'
 	@echo 'make check-hostile    hostile images, beside QEMU (3 minutes)'
+	@echo 'make check-tools      the image verbs, beside qemu-img (2 minutes)'
 	@echo 'make check-vm KERNEL=6.1|6.12|7.2|debug'
 	@echo 'make check-debug      integration tests under KASAN, lockdep, kmemleak'
 	@echo 'make check-full       all tests, all kernels'

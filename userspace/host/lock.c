@@ -151,11 +151,12 @@ static void process_name(const char *pid, char *name, size_t room)
  */
 static void describe_holder(int fd, off_t byte, char *out, size_t room)
 {
-	char name[32];
+	char name[32], self[16];
 	struct dirent *de;
 	struct stat st;
 	DIR *proc;
 
+	snprintf(self, sizeof(self), "%d", getpid());
 	snprintf(out, room, "another process, or a mapped device whose helper is gone");
 	if (fstat(fd, &st) < 0)
 		return;
@@ -163,7 +164,8 @@ static void describe_holder(int fd, off_t byte, char *out, size_t room)
 	if (!proc)
 		return;
 	while ((de = readdir(proc))) {
-		if (de->d_name[0] < '1' || de->d_name[0] > '9' ||
+		/* We may hold the same byte already: locks are taken before they are probed. */
+		if (de->d_name[0] < '1' || de->d_name[0] > '9' || !strcmp(de->d_name, self) ||
 		    !process_holds(de->d_name, &st, byte))
 			continue;
 		process_name(de->d_name, name, sizeof(name));

@@ -11,7 +11,11 @@ enum {
 	AT_REFTABLE = 48,     /* and clusters, at 56 */
 	AT_NR_SNAPSHOTS = 60, /* and offset, at 64 */
 	AT_INCOMPATIBLE = 72,
+	AT_COMPATIBLE = 80,
 	AT_AUTOCLEAR = 88,
+	AT_REFCOUNT_ORDER = 96,
+	V2_END = 72,
+	V3_END = 100, /* of what may change: the rest describes the header itself */
 };
 
 static int set_u64(struct qcow_writer *w, uint64_t at, uint64_t value, struct qcow_error *err)
@@ -98,4 +102,28 @@ int qcow_head_set_snapshots(struct qcow_writer *w, uint64_t off, uint32_t nr,
 	w->h.snapshots_off = off;
 	w->h.nr_snapshots = nr;
 	return 0;
+}
+
+int qcow_head_set_all(struct qcow_writer *w, const struct qcow_header *h, struct qcow_error *err)
+{
+	uint8_t at[V3_END];
+	int r = meta_read(w, 0, at, sizeof(at), err);
+
+	if (r < 0)
+		return r;
+	qcow_put_be64(at + AT_SIZE, h->size);
+	qcow_put_be32(at + AT_L1_SIZE, h->l1_size);
+	qcow_put_be64(at + AT_L1_SIZE + 4, h->l1_off);
+	qcow_put_be64(at + AT_REFTABLE, h->reftable_off);
+	qcow_put_be32(at + AT_REFTABLE + 8, h->reftable_clusters);
+	qcow_put_be32(at + AT_NR_SNAPSHOTS, h->nr_snapshots);
+	qcow_put_be64(at + AT_NR_SNAPSHOTS + 4, h->snapshots_off);
+	qcow_put_be64(at + AT_INCOMPATIBLE, h->incompatible);
+	qcow_put_be64(at + AT_COMPATIBLE, h->compatible);
+	qcow_put_be64(at + AT_AUTOCLEAR, h->autoclear);
+	qcow_put_be32(at + AT_REFCOUNT_ORDER, h->refcount_order);
+	r = meta_patch(w, 0, at, h->version < 3 ? V2_END : V3_END, err);
+	if (!r)
+		w->h = *h;
+	return r;
 }

@@ -3,7 +3,6 @@
 
 #include <errno.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "lib/bitmap.h"
 #include "lib/l2.h"
@@ -116,54 +115,19 @@ int qcow_image_check_readable(const struct qcow_image *img, struct qcow_error *e
 		img->h.crypt_method == QCOW_CRYPT_LUKS ? "LUKS" : "AES");
 }
 
-struct search {
-	const char *want;
-	struct qcow_snapshot snap;
-	bool by_id, found;
-};
-
-static int visit_match(const struct qcow_snapshot *snap, void *arg)
-{
-	struct search *s = arg;
-
-	if (strcmp(s->by_id ? snap->id : snap->name, s->want))
-		return 0;
-	s->snap = *snap;
-	s->found = true;
-	return 1;
-}
-
-/* Ids go before names: a snapshot may be named after another's id. */
-static int search_snapshot(struct qcow_image *img, struct search *s, struct qcow_error *err)
-{
-	int r;
-
-	s->by_id = true;
-	r = qcow_snapshots_walk(img->io, &img->h, visit_match, s, err);
-	if (r < 0 || s->found)
-		return r;
-	s->by_id = false;
-	return qcow_snapshots_walk(img->io, &img->h, visit_match, s, err);
-}
-
 int qcow_image_select_snapshot(struct qcow_image *img, const char *id_or_name,
 			       struct qcow_error *err)
 {
-	struct search s = { .want = id_or_name };
+	struct qcow_snapshot s;
 	int r;
 
-	r = search_snapshot(img, &s, err);
+	r = qcow_snapshot_find(img->io, &img->h, id_or_name, QCOW_SNAPSHOT_ID_FIRST, &s, err);
+	if (!r)
+		r = qcow_snapshot_check(&s, &img->h, err);
 	if (r < 0)
 		return r;
-	if (!s.found)
-		return qcow_fail(err, ENOENT, img->h.snapshots_off,
-				 "no snapshot with id or name \"%s\" among the image's %u",
-				 id_or_name, img->h.nr_snapshots);
-	r = qcow_snapshot_check(&s.snap, &img->h, err);
-	if (r < 0)
-		return r;
-	img->size = s.snap.disk_size;
-	img->l1_off = s.snap.l1_off;
-	img->l1_size = s.snap.l1_size;
+	img->size = s.disk_size;
+	img->l1_off = s.l1_off;
+	img->l1_size = s.l1_size;
 	return 0;
 }

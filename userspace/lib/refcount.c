@@ -144,8 +144,8 @@ static int fail_value(int r, uint64_t host_off, uint64_t old, struct qcow_error 
 			 old, r == -EOVERFLOW ? "is the greatest possible" : "cannot be");
 }
 
-static int update_one(struct qcow_writer *w, enum qcow_ref_op op, uint64_t cluster,
-		      struct qcow_error *err)
+int ref_update_one(struct qcow_writer *w, enum qcow_ref_op op, uint64_t cluster,
+		   struct qcow_error *err)
 {
 	uint64_t idx, old, new;
 	uint8_t *p;
@@ -174,7 +174,7 @@ int qcow_ref_update(struct qcow_writer *w, enum qcow_ref_op op, uint64_t host_of
 	int r = writer_check(w, err), r2;
 
 	for (c = cluster_of(w, host_off); c <= last && !r; c++)
-		r = update_one(w, op, c, err);
+		r = ref_update_one(w, op, c, err);
 	/* What did change must not stay behind in memory only. */
 	r2 = edit_finish(w, &w->ref_edit, r ? NULL : err);
 	return r ? r : r2;

@@ -154,3 +154,36 @@ int qcow_snapshot_check(const struct qcow_snapshot *s, const struct qcow_header 
 				 s->name, s->l1_size, s->disk_size, need);
 	return 0;
 }
+
+struct search {
+	const char *want;
+	bool by_id, found;
+	struct qcow_snapshot *out;
+};
+
+static int visit_match(const struct qcow_snapshot *s, void *arg)
+{
+	struct search *q = arg;
+
+	if (strcmp(q->by_id ? s->id : s->name, q->want))
+		return 0;
+	*q->out = *s;
+	q->found = true;
+	return 1;
+}
+
+int qcow_snapshot_find(struct qcow_io *io, const struct qcow_header *h, const char *id_or_name,
+		       enum qcow_snapshot_key key, struct qcow_snapshot *s, struct qcow_error *err)
+{
+	struct search q = { .want = id_or_name, .out = s, .by_id = key == QCOW_SNAPSHOT_ID_FIRST };
+	int r = qcow_snapshots_walk(io, h, visit_match, &q, err);
+
+	q.by_id = !q.by_id;
+	if (!r && !q.found)
+		r = qcow_snapshots_walk(io, h, visit_match, &q, err);
+	if (r < 0 || q.found)
+		return r;
+	return qcow_fail(err, ENOENT, h->snapshots_off,
+			 "no snapshot with id or name \"%s\" among the image's %u", id_or_name,
+			 h->nr_snapshots);
+}

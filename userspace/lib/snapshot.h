@@ -36,6 +36,15 @@ int qcow_snapshots_walk(struct qcow_io *io, const struct qcow_header *h,
 			int (*visit)(const struct qcow_snapshot *snap, void *arg), void *arg,
 			struct qcow_error *err);
 
+enum qcow_snapshot_key {
+	QCOW_SNAPSHOT_ID_FIRST,	  /* an id, or else a name */
+	QCOW_SNAPSHOT_NAME_FIRST, /* the other way round */
+};
+
+/* -ENOENT: the image has none. */
+int qcow_snapshot_find(struct qcow_io *io, const struct qcow_header *h, const char *id_or_name,
+		       enum qcow_snapshot_key key, struct qcow_snapshot *s, struct qcow_error *err);
+
 /* What must hold before the snapshot's L1 table is used, each time it is. */
 int qcow_snapshot_check(const struct qcow_snapshot *s, const struct qcow_header *h,
 			struct qcow_error *err);

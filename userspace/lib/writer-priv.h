@@ -8,6 +8,7 @@
 #include "lib/commit.h"
 #include "lib/lease.h"
 #include "lib/metaset.h"
+#include "lib/refcount.h"
 #include "lib/writer.h"
 
 #define META_PAGE QCOW_MCACHE_PAGE
@@ -113,6 +114,12 @@ int writer_extend(struct qcow_writer *w, uint64_t end, struct qcow_error *err);
 /* ---- commit.c: what a step that met -ENOSPC has left to do ------------------------- */
 
 int commit_leftover(struct qcow_writer *w, struct qcow_error *err);
+
+/* ---- refcount.c ------------------------------------------------------------------ */
+
+/* As qcow_ref_update() of one cluster, but left in ref_edit: edit_finish() writes it. */
+int ref_update_one(struct qcow_writer *w, enum qcow_ref_op op, uint64_t cluster,
+		   struct qcow_error *err);
 
 /* ---- load.c: what create reads -------------------------------------------------- */
 

@@ -50,3 +50,27 @@ void image_file_close(struct image_file *f)
 	close(f->fd);
 	f->io = NULL;
 }
+
+int image_edit_open(struct image_edit *e, const char *path, const struct qcow_writer_params *params,
+		    struct qcow_error *err)
+{
+	int r;
+
+	*e = (struct image_edit){ 0 };
+	r = image_file_open(&e->f, path, true, false, err);
+	if (!r)
+		r = qcow_image_open(&e->img, e->f.io, err);
+	if (!r)
+		r = qcow_writer_create(&e->w, e->img, params, err);
+	if (r < 0)
+		image_edit_close(e);
+	return r;
+}
+
+void image_edit_close(struct image_edit *e)
+{
+	qcow_writer_destroy(e->w);
+	qcow_image_close(e->img);
+	image_file_close(&e->f);
+	*e = (struct image_edit){ 0 };
+}

@@ -7,6 +7,7 @@
 
 #include "lib/error.h"
 #include "lib/io.h"
+#include "lib/writer.h"
 
 struct image_file {
 	int fd;
@@ -20,5 +21,16 @@ struct image_file {
 int image_file_open(struct image_file *f, const char *path, bool write, bool share,
 		    struct qcow_error *err);
 void image_file_close(struct image_file *f); /* zeroed is fine */
+
+/* An image whose metadata a verb changes; nobody else uses it meanwhile. */
+struct image_edit {
+	struct image_file f;
+	struct qcow_image *img;
+	struct qcow_writer *w;
+};
+
+int image_edit_open(struct image_edit *e, const char *path, const struct qcow_writer_params *params,
+		    struct qcow_error *err);
+void image_edit_close(struct image_edit *e); /* zeroed is fine */
 
 #endif

@@ -48,6 +48,12 @@ static int visit_snapshot(const struct qcow_snapshot *s, void *arg)
 	return json_object_array_add(arg, o);
 }
 
+int info_add_snapshots(json_object *list, struct qcow_io *io, const struct qcow_header *h,
+		       struct qcow_error *err)
+{
+	return qcow_snapshots_walk(io, h, visit_snapshot, list, err);
+}
+
 static int visit_bitmap(const struct qcow_bitmap *b, void *arg)
 {
 	json_object *o = json_object_new_object(), *flags = json_object_new_array();
@@ -131,7 +137,7 @@ static int add_qcow2(json_object *o, const struct qcow_image *img, const char *p
 	if (h->nr_snapshots) {
 		list = json_object_new_array();
 		json_object_object_add(o, "snapshots", list);
-		r = qcow_snapshots_walk(qcow_image_io(img), h, visit_snapshot, list, err);
+		r = info_add_snapshots(list, qcow_image_io(img), h, err);
 		if (r < 0)
 			return r;
 	}

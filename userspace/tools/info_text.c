@@ -59,6 +59,15 @@ static int visit_snapshot(const struct qcow_snapshot *s, void *arg)
 	return 0;
 }
 
+int info_print_snapshots(struct qcow_io *io, const struct qcow_header *h, struct qcow_error *err)
+{
+	if (!h->nr_snapshots)
+		return 0;
+	printf("Snapshot list:\n%-10s%-17s%8s%20s%13s%11s\n", "ID", "TAG", "VM SIZE", "DATE",
+	       "VM CLOCK", "ICOUNT");
+	return qcow_snapshots_walk(io, h, visit_snapshot, NULL, err);
+}
+
 static int visit_bitmap(const struct qcow_bitmap *b, void *arg)
 {
 	unsigned int *nr = arg, flag = 0;
@@ -144,14 +153,8 @@ static int print_qcow2(const struct qcow_image *img, const char *path, struct qc
 	if (h->incompatible & QCOW_INCOMPAT_DIRTY)
 		puts("cleanly shut down: no");
 	print_backing(h, path);
-	if (h->nr_snapshots) {
-		printf("Snapshot list:\n%-10s%-17s%8s%20s%13s%11s\n", "ID", "TAG", "VM SIZE",
-		       "DATE", "VM CLOCK", "ICOUNT");
-		r = qcow_snapshots_walk(qcow_image_io(img), h, visit_snapshot, NULL, err);
-		if (r < 0)
-			return r;
-	}
-	return print_specific(img, err);
+	r = info_print_snapshots(qcow_image_io(img), h, err);
+	return r < 0 ? r : print_specific(img, err);
 }
 
 static int print_layer(struct host_chain *hc, size_t i, struct qcow_error *err)

@@ -18,6 +18,7 @@ static const struct command commands[] = {
 	{ "map", "IMAGE", "show where an image's data is", cmd_map },
 	{ "create", "IMAGE SIZE", "make an empty image", cmd_create },
 	{ "check", "IMAGE", "find damage and leaks, and repair them", cmd_check },
+	{ "snapshot", "IMAGE", "list, make, apply or delete internal snapshots", cmd_snapshot },
 };
 
 static void print_usage(FILE *to)
@@ -28,7 +29,7 @@ static void print_usage(FILE *to)
 	      "qcow2 images as block devices, by the device mapper.\n\n",
 	      to);
 	for (c = commands; c < commands + sizeof(commands) / sizeof(*commands); c++)
-		fprintf(to, "  %-7s %-11s %s\n", c->name, c->args, c->what);
+		fprintf(to, "  %-8s %-11s %s\n", c->name, c->args, c->what);
 	fputs("\nqcow COMMAND --help shows the options; qcow --version the version.\n", to);
 }
 

@@ -1,0 +1,257 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include "verbs.h"
+
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "imgcheck.h"
+#include "lib/chain.h"
+
+#define BROKEN 1ull /* the view of what cannot be read */
+#define STEP   (256u << 10)
+
+/* ---- views --------------------------------------------------------------------------- */
+
+static uint64_t mix(uint64_t hash, const void *bytes, size_t len)
+{
+	const uint8_t *p = bytes;
+	uint64_t word;
+
+	for (; len >= 8; len -= 8, p += 8) {
+		memcpy(&word, p, 8);
+		hash = (hash ^ word) * 0x9e3779b97f4a7c15ull;
+		hash ^= hash >> 29;
+	}
+	for (; len; len--)
+		hash = (hash ^ *p++) * 0x100000001b3ull;
+	return hash;
+}
+
+static struct qcow_io *view_base;
+
+static int open_chain(struct qcow_chain **c, struct qcow_scratch **s, struct qcow_io *io,
+		      const char *snapshot)
+{
+	struct qcow_chain_params params = { .cache_bytes = 32 << 10 };
+	int r = qcow_chain_create(c, &params, NULL);
+
+	if (r < 0)
+		return r;
+	r = qcow_chain_add_qcow2(*c, io, snapshot, NULL);
+	if (!r && qcow_chain_needs(*c) == QCOW_NEED_BACKING)
+		r = view_base ? qcow_chain_add_raw(*c, view_base, NULL) : -EINVAL;
+	if (!r)
+		r = qcow_chain_seal(*c, NULL);
+	if (!r)
+		r = qcow_scratch_create(s, *c, NULL);
+	if (r < 0)
+		qcow_chain_destroy(*c);
+	return r;
+}
+
+static uint64_t view_disk(struct qcow_io *io, const char *snapshot, uint64_t hash)
+{
+	static uint8_t buf[STEP];
+	struct qcow_scratch *s;
+	struct qcow_chain *c;
+	uint64_t size, at;
+	size_t n;
+	int r = 0;
+
+	if (open_chain(&c, &s, io, snapshot) < 0)
+		return BROKEN;
+	size = qcow_chain_size(c);
+	hash = mix(hash, &size, sizeof(size));
+	for (at = 0; at < size && !r; at += n) {
+		n = size - at < STEP ? (size_t)(size - at) : STEP;
+		r = qcow_chain_read(c, at, buf, n, s, NULL);
+		hash = mix(hash, buf, n);
+	}
+	qcow_scratch_destroy(s);
+	qcow_chain_destroy(c);
+	return r < 0 ? BROKEN : hash;
+}
+
+struct view {
+	struct memio *m;
+	uint64_t hash;
+};
+
+static int view_snapshot(const struct qcow_snapshot *s, void *arg)
+{
+	struct view *v = arg;
+
+	v->hash = mix(v->hash, s->id, strlen(s->id));
+	v->hash = mix(v->hash, s->name, strlen(s->name));
+	v->hash = mix(v->hash, &s->vm_state_size, sizeof(s->vm_state_size));
+	if (v->hash != BROKEN)
+		v->hash = view_disk(&v->m->io, s->id, v->hash);
+	return v->hash == BROKEN ? -EIO : 0;
+}
+
+uint64_t verb_view(struct memio *m)
+{
+	struct view v = { .m = m };
+	struct qcow_image *img;
+
+	if (qcow_image_open(&img, &m->io, NULL) < 0)
+		return BROKEN;
+	v.hash = view_disk(&m->io, NULL, 17);
+	if (v.hash != BROKEN &&
+	    qcow_snapshots_walk(&m->io, qcow_image_header(img), view_snapshot, &v, NULL) < 0)
+		v.hash = BROKEN;
+	qcow_image_close(img);
+	return v.hash;
+}
+
+/* ---- images -------------------------------------------------------------------------- */
+
+struct memio *verb_make(const char *dir, const char *commands)
+{
+	char cmd[2000], path[100];
+
+	snprintf(path, sizeof(path), "%s/i.qcow2", dir);
+	snprintf(cmd, sizeof(cmd), "cd %s && set -e; set -- %s; rm -f $1; { %s; } >log 2>&1", dir,
+		 path, commands);
+	if (system(cmd))
+		fail_msg("failed: %s", cmd);
+	return memio_load(path);
+}
+
+int verb_qemu_check(const struct memio *m, const char *dir)
+{
+	char cmd[200], path[100];
+	int status;
+
+	snprintf(path, sizeof(path), "%s/crash.qcow2", dir);
+	memio_save(m, path);
+	snprintf(cmd, sizeof(cmd), "qemu-img check -q -f qcow2 %s >%s/log 2>&1", path, dir);
+	status = system(cmd);
+	return WEXITSTATUS(status);
+}
+
+/* ---- crashes ------------------------------------------------------------------------- */
+
+struct verdict {
+	const struct verb_case *v;
+	uint64_t before, after;
+	size_t nr, nr_old, nr_new;
+	char wrong[300];
+};
+
+static bool judge(struct memio *m, size_t k, void *arg)
+{
+	struct verdict *j = arg;
+	const char *wrong = NULL;
+	struct imgcheck result;
+	uint64_t view;
+	int status;
+
+	imgcheck(m->data, m->size, &result);
+	view = verb_view(m);
+	j->nr_old += view == j->before;
+	j->nr_new += view == j->after;
+	if (result.corruptions)
+		wrong = result.first;
+	else if (result.leaks && !j->v->leaks_ok)
+		wrong = "leaks";
+	else if (view != j->before && view != j->after)
+		wrong = view == BROKEN ? "unreadable" : "neither old nor new";
+	if (!wrong && j->v->qemu_every && ++j->nr % j->v->qemu_every == 0) {
+		status = verb_qemu_check(m, j->v->dir);
+		if (status && !(status == 3 && j->v->leaks_ok))
+			wrong = "qemu-img check disagrees";
+	}
+	if (wrong)
+		snprintf(j->wrong, sizeof(j->wrong), "crash at %zu: %s", k, wrong);
+	return !wrong;
+}
+
+/* Runs the verb and then all crashes on its way. */
+static void try_crashes(struct memio *m, const struct verb_case *v, uint32_t drop,
+			unsigned int tries, struct verdict *j)
+{
+	struct qcow_error err = { 0 };
+	struct imgcheck result;
+	struct memio_crash crash;
+
+	view_base = v->base;
+	*j = (struct verdict){ .v = v, .before = verb_view(m) };
+	if (j->before == BROKEN)
+		fail_msg("the image cannot be read");
+	memio_record(m, &crash, 5);
+	if (v->run(m, drop, v->arg, &err) < 0)
+		fail_msg("%s", err.text);
+	j->after = verb_view(m);
+	imgcheck(m->data, m->size, &result);
+	if (result.corruptions || result.leaks || j->after == BROKEN)
+		fail_msg("afterwards: %llu leaks, %s", (unsigned long long)result.leaks,
+			 result.first);
+	memio_crashes(&crash, tries, judge, j);
+}
+
+void verb_crash(struct memio *m, const struct verb_case *v, unsigned int tries)
+{
+	struct verdict j;
+
+	try_crashes(m, v, 0, tries, &j);
+	if (j.wrong[0])
+		fail_msg("%s", j.wrong);
+	/* Else the crashes were not where they matter. */
+	assert_true(j.nr_old > 0 && j.nr_new > 0);
+	if (verb_qemu_check(m, v->dir))
+		fail_msg("qemu-img check disagrees with the result");
+}
+
+bool verb_notices(struct memio *m, const struct verb_case *v, uint32_t drop)
+{
+	struct verdict j;
+
+	try_crashes(m, v, drop, 12, &j);
+	return j.wrong[0] != '\0';
+}
+
+/* ---- faults -------------------------------------------------------------------------- */
+
+static bool fault_at(const char *dir, const char *commands, const struct verb_case *v, long after,
+		     int code)
+{
+	struct memio *m = verb_make(dir, commands);
+	struct qcow_error err = { 0 };
+	struct imgcheck result;
+	uint64_t before = verb_view(m), view;
+	int r;
+
+	m->fail_after = after;
+	m->fail_errno = code;
+	r = v->run(m, 0, v->arg, &err);
+	m->fail_after = -1;
+	view = verb_view(m);
+	imgcheck(m->data, m->size, &result);
+	if (result.corruptions || (result.leaks && !v->leaks_ok))
+		fail_msg("fault %d at %ld: %s, %llu leaks", code, after, result.first,
+			 (unsigned long long)result.leaks);
+	/* A failed flush of the header leaves open which of the two is there. */
+	if (r < 0 && view != before && !strstr(err.text, "HEADER"))
+		fail_msg("fault %d at %ld: not as before, but: %s", code, after, err.text);
+	memio_destroy(m);
+	return r < 0;
+}
+
+void verb_faults(const char *dir, const char *commands, const struct verb_case *v)
+{
+	static const int codes[] = { EIO, ENOSPC };
+	long after;
+	size_t i;
+
+	view_base = v->base;
+	for (i = 0; i < 2; i++)
+		for (after = 0; fault_at(dir, commands, v, after, codes[i]); after++)
+			assert_true(after < 2000);
+}
