@@ -142,13 +142,16 @@ static int get_attr(const struct nlattr *attr, struct qnl_msg *msg)
 static int get_msg(const struct nlmsghdr *nlh, struct qnl_msg *msg)
 {
 	const struct genlmsghdr *genl = mnl_nlmsg_get_payload(nlh);
+	size_t len = mnl_nlmsg_get_payload_len(nlh);
+	const void *attrs = genl + 1;
 	const struct nlattr *attr;
 	int r;
 
-	if (mnl_nlmsg_get_payload_len(nlh) < sizeof(*genl))
+	if (len < sizeof(*genl))
 		return -EPROTO;
 	msg->cmd = genl->cmd;
-	mnl_attr_for_each(attr, nlh, sizeof(*genl)) {
+	/* mnl_attr_for_each() rounds the message's end up: an attribute could reach past it. */
+	mnl_attr_for_each_payload(attrs, len - sizeof(*genl)) {
 		r = get_attr(attr, msg);
 		if (r)
 			return r;
