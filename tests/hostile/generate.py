@@ -141,6 +141,8 @@ def run(args, base):
     with multiprocessing.Pool(args.jobs, Worker.start, (source, args.reader)) as pool:
         for seed, done, ours, theirs, what in pool.imap_unordered(Worker.case, seeds, chunksize=8):
             counts[ours, theirs] = counts.get((ours, theirs), 0) + 1
+            if not sum(counts.values()) % 1000:
+                print(f"# {sum(counts.values())} cases done", flush=True)
             if what:
                 failures.append(seed)
                 print(f"FAIL generate seed {seed} ({'; '.join(done)}): {what}", flush=True)

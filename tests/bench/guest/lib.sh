@@ -102,11 +102,13 @@ runtime=1000	# ms of guest time per run
 repeats=6	# at most
 limit=5		# permille between two runs that agree
 
-# one_run MILLISECONDS FIO-ARG...: prints I/Os, milliseconds, bytes
+# one_run MILLISECONDS FIO-ARG...: prints I/Os, milliseconds, bytes. With $whole, the range once and not for a
+# time: where I/Os differ in cost, as clusters do in how they compress, all subjects must do the same ones.
 one_run() {
-	local ms=$1
+	local bound=(--time_based --runtime="${1}ms")
 	shift
-	fio --name=bench --readonly --direct=1 --ioengine=io_uring --time_based --runtime="${ms}ms" \
+	[ -z "${whole-}" ] || bound=()
+	fio --name=bench --readonly --direct=1 --ioengine=io_uring ${bound[@]+"${bound[@]}"} \
 		--output-format=json "$@" >/tmp/fio.json || die "fio failed: $*"
 	jq -r '.jobs[0] | select(.error == 0).read | "\(.total_ios) \(.runtime) \(.io_bytes)"' /tmp/fio.json
 }

@@ -32,7 +32,7 @@ sequential1m() {
 }
 
 sequential64k() {
-	measure "$workload" "$1" seq64k mib --rw=read --bs=64k --iodepth=8 "${HUGE[@]}"
+	whole=yes measure "$workload" "$1" seq64k mib --rw=read --bs=64k --iodepth=8 "${HUGE[@]}"
 }
 
 # for_all_ways WORK: the devices that the limits compare, and peers
