@@ -142,8 +142,8 @@ static void seal(struct qcow_disk *disk)
 	c->nr_deltas = qcow_map_seal(&disk->map, c->deltas, &c->exposing);
 	/* An external data file is not what the helper flushes. */
 	c->exposing |= disk->alloc.identity;
-	/* Pairs with the acquire in idle. */
 	if (!c->nr_deltas)
+		/* Pairs with the acquire in idle. */
 		smp_store_release(&c->busy, false);
 }
 

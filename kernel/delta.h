@@ -7,8 +7,8 @@
  * the next generation. So a block that changes often costs one delta, and the memory of
  * a delta is that bit and its page, which stays pinned until the commit is done.
  *
- *	clean  --set-->    dirty; its page is on map->dirty
- *	dirty  --seal-->   sealed: in the array to be committed; page on map->sealed
+ *	clean  --set-->    dirty; map->dirty has its page
+ *	dirty  --seal-->   sealed: in the array to be committed; map->sealed has the page
  *	sealed --unseal--> clean: it was committed
  *
  * Everything here is under the xa_lock of map->pages.
