@@ -108,16 +108,9 @@ void rig_write_image(const char *name, const char *backing)
 
 /* ---- the other end ------------------------------------------------------------------------ */
 
-struct served {
-	struct rig *rig;
-	unsigned int lane;
-};
-
-static struct served served[RIG_LANES];
-
 static void *serve(void *arg)
 {
-	struct served *s = arg;
+	struct rig_served *s = arg;
 	struct worker *w = &s->rig->worker;
 
 	worker_serve(w, &w->image.lanes[s->lane]);
@@ -184,8 +177,8 @@ struct rig *rig_create_rw(const char *name, const char *word)
 void rig_serve(struct rig *rig)
 {
 	for (unsigned int i = 0; i < RIG_LANES; i++) {
-		served[i] = (struct served){ rig, i };
-		assert_int_equal(pthread_create(&rig->threads[i], NULL, serve, &served[i]), 0);
+		rig->served[i] = (struct rig_served){ rig, i };
+		assert_int_equal(pthread_create(&rig->threads[i], NULL, serve, &rig->served[i]), 0);
 	}
 }
 

@@ -40,11 +40,19 @@ int rig_teardown(void **state);
 /* @backing NULL: none. */
 void rig_write_image(const char *name, const char *backing);
 
+struct rig;
+
+struct rig_served {
+	struct rig *rig;
+	unsigned int lane;
+};
+
 struct rig {
 	struct worker worker;
 	struct broker_client client;
 	struct table table; /* the broker's copy: the supervisor's */
 	pthread_t threads[RIG_LANES];
+	struct rig_served served[RIG_LANES];
 	pthread_t broker;
 	int kernel;	/* our end of the worker's link */
 	int broker_end; /* the supervisor's end of the broker's pair */

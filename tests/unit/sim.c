@@ -176,10 +176,25 @@ void sim_start(struct sim *s)
 
 static void maybe_kill_soon(struct sim *s)
 {
-	if (!s->kill_often || memio_random(&s->seed) % 2)
+	if ((!s->kill_often && !s->full_often) || memio_random(&s->seed) % 2)
 		return;
 	s->m->fail_after = (long)(memio_random(&s->seed) % 4);
-	s->m->fail_errno = EIO;
+	s->m->fail_errno =
+		s->full_often && (!s->kill_often || memio_random(&s->seed) % 2) ? ENOSPC : EIO;
+}
+
+/* Is it something to say again: after a kill, or when there is space? */
+static bool again(struct sim *s, int r)
+{
+	if (r == -EIO) {
+		reattach(s);
+		return true;
+	}
+	if (r != -ENOSPC || s->m->fail_after < 0)
+		return false;
+	s->m->fail_after = -1;
+	s->nr_full++;
+	return true;
 }
 
 /* ---- leases ------------------------------------------------------------------------ */
@@ -206,15 +221,13 @@ static void get_lease(struct sim *s)
 	do {
 		r = qcow_lease_propose(s->w, bytes, qcow_lease_tables_for(s->w, bytes), e,
 				       SIM_LEASES - s->nr_leases, &nr, &s->err);
-		if (r == -EIO)
-			reattach(s);
-	} while (r == -EIO);
+	} while (again(s, r));
 	ok(s, r);
 	assert_true(nr > 0);
 	/* The kernel has recorded the proposal: a new worker hears of it. */
 	s->nr_leases += nr;
-	while (qcow_lease_grant(s->w, e, nr, &s->err) == -EIO)
-		reattach(s);
+	while (again(s, qcow_lease_grant(s->w, e, nr, &s->err)))
+		;
 	s->m->fail_after = -1;
 	for (i = 0; i < nr; i++)
 		stock_pool(s, &e[i]);
@@ -252,12 +265,16 @@ static void put_block(struct sim *s, uint64_t block, uint64_t host)
 /* The cluster's place is no longer needed once what is pending is committed. */
 static void abandon(struct sim *s, struct sim_cluster *cl)
 {
+	uint64_t b, nr = s->per_cluster;
+
 	if (cl->host && cl->exclusive && cl->committed)
 		s->limbo[s->nr_limbo++] = cl->host;
 	else if (cl->host && cl->exclusive) {
 		s->pool[s->nr_pool].off = cl->host;
 		s->pool[s->nr_pool++].zero = false;
 	}
+	for (b = (uint64_t)(cl - s->cl) * s->per_cluster; nr; b++, nr--)
+		s->keep[b] = false;
 	*cl = (struct sim_cluster){ 0 };
 }
 
@@ -315,7 +332,7 @@ void sim_zero(struct sim *s, uint64_t block, bool keep)
 	add_event(s, block, 0);
 	s->state[block] = s->v2 ? SIM_HOLE : SIM_ZERO;
 	s->dirty[block] = true;
-	s->keep[block] = keep && cl->exclusive && cl->committed && s->per_cluster == 1 && !s->v2;
+	s->keep[block] = keep && cl->exclusive && !s->v2;
 	for (b = first; b < first + s->per_cluster; b++)
 		data |= s->state[b] == SIM_DATA;
 	if (!data && !s->keep[block])
@@ -336,8 +353,9 @@ static size_t build(struct sim *s, struct qcow_delta *d)
 					     .len = block_size(s),
 					     .type = s->keep[b] ? QCOW_DELTA_ZERO_KEEP
 								: QCOW_DELTA_ZERO };
-		if (s->state[b] == SIM_DATA) {
+		if (s->state[b] == SIM_DATA)
 			d[nr].type = QCOW_DELTA_DATA;
+		if (d[nr].type != QCOW_DELTA_ZERO) {
 			d[nr].host_off = s->cl[b / s->per_cluster].host +
 					 ((b % s->per_cluster) << s->block_bits);
 		}
@@ -380,8 +398,7 @@ static void commit(struct sim *s, struct qcow_delta *d, size_t nr)
 	maybe_kill_soon(s);
 	while (c.next < c.nr) {
 		r = qcow_commit_step(s->w, &c, &s->err);
-		if (r == -EIO) {
-			reattach(s);
+		if (again(s, r)) {
 			c = (struct qcow_commit){ .deltas = d, .nr = nr };
 			continue;
 		}

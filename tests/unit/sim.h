@@ -71,8 +71,9 @@ struct sim {
 	size_t nr_acks;
 	uint32_t next_version;
 	unsigned int lease_clusters;
-	unsigned int kills; /* done */
-	bool kill_often, kill_at_open;
+	unsigned int kills;   /* done */
+	unsigned int nr_full; /* times the disk was full */
+	bool kill_often, kill_at_open, full_often;
 };
 
 void sim_open(struct sim *s, struct memio *m, uint64_t seed, uint32_t drop);

@@ -83,11 +83,58 @@ static void test_broker_bounds_one_walk(void **state)
 	rig_destroy(rig);
 }
 
+/* A broker's thread reads the table: change it only while no request is under way. */
+static void test_lock_of_a_replaced_table(void **state)
+{
+	struct rig *first = rig_create_rw("a.qcow2", NULL),
+		   *second = rig_create_rw("a.qcow2", NULL);
+
+	(void)state;
+	rig_serve(first);
+	rig_serve(second);
+	assert_answer_ok(rig_call(first, DM_QCOW_CMD_OPEN));
+	assert_answer_error(rig_call(second, DM_QCOW_CMD_PROBE), EBUSY, "a.qcow2");
+	second->table.replaces = true;
+	assert_answer_ok(rig_call(second, DM_QCOW_CMD_PROBE));
+	/* It can be loaded, but not be used beside the other. */
+	assert_answer_error(rig_call(second, DM_QCOW_CMD_OPEN), EBUSY, "a.qcow2");
+	assert_answer_ok(rig_call(first, DM_QCOW_CMD_CLOSE));
+	assert_answer_ok(rig_call(second, DM_QCOW_CMD_OPEN));
+	rig_destroy(first);
+	rig_destroy(second);
+}
+
+/* The image's own data file is the second file of the walk, and no other is written to. */
+static void test_only_the_own_data_file_is_written(void **state)
+{
+	struct rig *rig = rig_create_rw("a.qcow2", NULL);
+	struct host_opener opener = broker_opener(&rig->client);
+	char image[128], other[128];
+	struct host_request req = { .role = HOST_ROLE_IMAGE, .path = image, .write = true };
+	int fd;
+
+	(void)state;
+	rig_serve(rig);
+	snprintf(image, sizeof(image), "%s/a.qcow2", rig_dir);
+	snprintf(other, sizeof(other), "%s/overlay.qcow2", rig_dir);
+	assert_int_equal(opener.open(opener.arg, &req, &fd, NULL), 0);
+	close(fd);
+	req = (struct host_request){ .role = HOST_ROLE_BACKING, .path = other, .write = true };
+	assert_int_equal(opener.open(opener.arg, &req, &fd, NULL), -EPERM);
+	req.role = HOST_ROLE_DATA_FILE;
+	assert_int_equal(opener.open(opener.arg, &req, &fd, NULL), 0);
+	close(fd);
+	assert_int_equal(opener.open(opener.arg, &req, &fd, NULL), -EPERM);
+	rig_destroy(rig);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_broker_refuses),
 		cmocka_unit_test(test_broker_bounds_one_walk),
+		cmocka_unit_test(test_lock_of_a_replaced_table),
+		cmocka_unit_test(test_only_the_own_data_file_is_written),
 	};
 
 	return cmocka_run_group_tests(tests, rig_setup, rig_teardown);

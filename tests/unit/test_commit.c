@@ -115,13 +115,14 @@ static bool judge(struct memio *m, size_t k, void *arg)
 }
 
 static void run(struct sim *s, struct memio *m, unsigned int steps, uint64_t seed, uint32_t drop,
-		bool kill)
+		bool kill, bool full)
 {
 	unsigned int i;
 
 	m->can_zero = seed & 1;
 	sim_open(s, m, seed, drop);
 	s->kill_often = kill;
+	s->full_often = full;
 	s->kill_at_open = drop == 1u << QCOW_BARRIER_ADOPT;
 	sim_start(s);
 	for (i = 0; i < steps; i++)
@@ -145,16 +146,16 @@ static void check_clean(struct sim *s, const char *name, bool may_leak)
 		fail_msg("%s: qemu-img check gives %d at the end", name, status);
 }
 
-static unsigned int nr_kills;
+static unsigned int nr_kills, nr_full;
 
-static void crash_one(const struct variant *v, uint64_t seed, bool kill)
+static void crash_one(const struct variant *v, uint64_t seed, bool kill, bool full)
 {
 	struct sim s;
 	struct verdict verdict = { .s = &s, .qemu_every = 400 };
 	const char *wrong;
 
-	run(&s, make_image(v), v->steps, seed, 0, kill);
-	check_clean(&s, v->name, kill);
+	run(&s, make_image(v), v->steps, seed, 0, kill, full);
+	check_clean(&s, v->name, kill || full);
 	wrong = sim_judge(&s, s.m, s.m->nr);
 	if (wrong)
 		fail_msg("%s, seed %llu: at the end: %s", v->name, (unsigned long long)seed, wrong);
@@ -163,6 +164,7 @@ static void crash_one(const struct variant *v, uint64_t seed, bool kill)
 		fail_msg("%s, seed %llu, kills %d: %s", v->name, (unsigned long long)seed, kill,
 			 verdict.wrong);
 	nr_kills += s.kills;
+	nr_full += s.nr_full;
 	sim_close(&s);
 }
 
@@ -174,7 +176,7 @@ static void test_crashes(void **state)
 
 	(void)state;
 	for (i = 0; i < sizeof(variants) / sizeof(*variants); i++)
-		crash_one(&variants[i], first_seed + i, false);
+		crash_one(&variants[i], first_seed + i, false, false);
 }
 
 static void test_kills(void **state)
@@ -183,8 +185,20 @@ static void test_kills(void **state)
 
 	(void)state;
 	for (i = 0; i < sizeof(variants) / sizeof(*variants); i += 2)
-		crash_one(&variants[i], first_seed + 100 + i, true);
+		crash_one(&variants[i], first_seed + 100 + i, true, false);
 	assert_true(nr_kills > 20);
+}
+
+/* The disk is full now and then, under a worker that may also die. */
+static void test_full(void **state)
+{
+	size_t i;
+
+	(void)state;
+	for (i = 1; i < sizeof(variants) / sizeof(*variants); i += 2)
+		crash_one(&variants[i], first_seed + 200 + i, i % 4 == 1, true);
+	print_message("full %u times\n", nr_full);
+	assert_true(nr_full > 10);
 }
 
 /* ---- dropped barriers -------------------------------------------------------------- */
@@ -208,7 +222,7 @@ static bool notices(const struct variant *v, enum qcow_barrier barrier, uint64_t
 
 	if (barrier == QCOW_BARRIER_AUTOCLEAR || barrier == QCOW_BARRIER_ADOPT)
 		qcow_put_be64(m->data + 88, 1ull << 40);
-	run(&s, m, v->steps, seed, 1u << barrier, false);
+	run(&s, m, v->steps, seed, 1u << barrier, false, false);
 	if (!s.test.nr[barrier])
 		fail_msg("%s never meets barrier %s", v->name, qcow_barrier_name(barrier));
 	memio_crashes(&s.crash, 4, judge, &verdict);
@@ -261,6 +275,7 @@ int main(int argc, char **argv)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_crashes),
 		cmocka_unit_test(test_kills),
+		cmocka_unit_test(test_full),
 		cmocka_unit_test(test_dropped),
 	};
 

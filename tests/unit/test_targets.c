@@ -19,6 +19,7 @@ static struct {
 	pid_t last_pid;
 	pid_t killed;
 	uint32_t spawned_id;
+	bool replaces;
 	int nr_spawned;
 	int nr_killed;
 	bool refuse;
@@ -30,6 +31,7 @@ static pid_t sim_spawn(void *arg, uint32_t id, const struct table *table)
 	assert_string_equal(table->path, "/images/a.qcow2");
 	sim.nr_spawned++;
 	sim.spawned_id = id;
+	sim.replaces = table->replaces;
 	return sim.refuse ? -EAGAIN : ++sim.last_pid;
 }
 
@@ -223,6 +225,40 @@ static void test_failed_spawn_is_tried_again(void **state)
 	assert_int_equal(sim.nr_spawned, 2);
 }
 
+/* A second table of one device: what the first holds is not in its way. */
+static void test_table_is_replaced(void **state)
+{
+	struct qnl_msg first = notice(1, 0), other = notice(2, 0), second = notice(3, 0);
+
+	(void)state;
+	qnl_set(&first, DEVICE, device, ((struct dm_qcow_device){ 254, 3 }));
+	qnl_set(&other, DEVICE, device, ((struct dm_qcow_device){ 254, 4 }));
+	qnl_set(&second, DEVICE, device, ((struct dm_qcow_device){ 254, 3 }));
+	targets_start(&sim.targets, &first);
+	targets_run(&sim.targets);
+	assert_false(sim.replaces);
+	targets_start(&sim.targets, &other);
+	targets_run(&sim.targets);
+	assert_false(sim.replaces);
+	targets_start(&sim.targets, &second);
+	targets_run(&sim.targets);
+	assert_int_equal(sim.nr_spawned, 3);
+	assert_true(sim.replaces);
+	/* It is the only one by the time its worker dies. */
+	targets_gone(&sim.targets, &first);
+	targets_reaped(&sim.targets, 101, SIGKILL);
+	targets_reaped(&sim.targets, sim.last_pid, SIGKILL);
+	targets_run(&sim.targets);
+	assert_int_equal(sim.nr_spawned, 4);
+	assert_false(sim.replaces);
+	/* A device that is not known is not the same as another such. */
+	start(4);
+	start(5);
+	targets_run(&sim.targets);
+	assert_int_equal(sim.nr_spawned, 6);
+	assert_false(sim.replaces);
+}
+
 static void test_malformed_notices(void **state)
 {
 	struct qnl_msg no_path = { 0 }, no_target = { 0 }, no_nul = notice(4, 0);
@@ -251,6 +287,7 @@ int main(void)
 		TEST(test_worker_learns_that_target_is_gone),
 		TEST(test_list_makes_up_for_lost_notices),
 		TEST(test_failed_spawn_is_tried_again),
+		TEST(test_table_is_replaced),
 		TEST(test_malformed_notices),
 	};
 

@@ -146,6 +146,8 @@ static int open_for(struct broker *b, const struct broker_request *wire, int *fd
 	};
 	int r;
 
+	if (req.probe_only && b->table->replaces)
+		req.lock = HOST_LOCK_NONE;
 	if (!sane_request(b, wire))
 		return qcow_fail(err, EPERM, QCOW_NO_OFF, "request refused by the supervisor");
 	if (req.role == HOST_ROLE_IMAGE) {

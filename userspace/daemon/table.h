@@ -6,6 +6,7 @@
 #include "host/options.h"
 #include "netlink/message.h"
 
+#include <stdbool.h>
 #include <sys/types.h>
 
 struct table {
@@ -14,6 +15,11 @@ struct table {
 	size_t words_len;
 	uint32_t flags; /* DM_QCOW_FLAG_* */
 	dev_t device;	/* the target's own */
+	/*
+	 * Another table of the same device has a worker. It is closed before this one
+	 * is opened, so its locks are no reason not to load this one.
+	 */
+	bool replaces;
 };
 
 /* -EPROTO if @msg lacks PATH or its path or options are malformed. */

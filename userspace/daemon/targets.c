@@ -226,10 +226,22 @@ void targets_reaped(struct targets *t, pid_t pid, int status)
 		restart_at_once(target, now);
 }
 
+static bool has_sibling(const struct targets *t, const struct target *target)
+{
+	const struct target *other = t->first;
+
+	while (other && (other == target || !other->pid || !other->table.device ||
+			 other->table.device != target->table.device))
+		other = other->next;
+	return other;
+}
+
 static void spawn(struct targets *t, struct target *target, int64_t now)
 {
-	pid_t pid = t->ops->spawn(t->arg, target->id, &target->table);
+	pid_t pid;
 
+	target->table.replaces = has_sibling(t, target);
+	pid = t->ops->spawn(t->arg, target->id, &target->table);
 	target->started = now;
 	if (pid > 0) {
 		target->pid = pid;

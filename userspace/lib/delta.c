@@ -95,6 +95,7 @@ static int apply_keep(const struct qcow_header *h, uint64_t cluster_off, const s
 	set_bits(h, e, 0, sub_mask(h, cluster_off, d));
 	if (!qcow_has_extl2(h))
 		e->entry |= QCOW_L2_ZERO;
+	e->keep = true;
 	return 0;
 }
 
@@ -155,7 +156,7 @@ int delta_finish(const struct qcow_header *h, uint64_t cluster_off, struct delta
 {
 	if (e->stale && qcow_has_extl2(h))
 		return invalid(cluster_off, "it moves a cluster but not all of its data", err);
-	if (e->drop && !(uint32_t)e->bitmap && !(e->entry & QCOW_L2_COMPRESSED))
+	if (e->drop && !e->keep && !(uint32_t)e->bitmap && !(e->entry & QCOW_L2_COMPRESSED))
 		e->entry = 0;
 	return 0;
 }

@@ -17,6 +17,7 @@ struct delta_entry {
 	uint64_t entry, bitmap; /* host order; bitmap 0 without extended L2 */
 	uint32_t stale;		/* subclusters whose data no longer is where entry says */
 	bool drop;		/* a cluster without data may go */
+	bool keep;		/* ... but it was said where it is to stay */
 };
 
 /* @cluster_off: guest offset of the cluster; the part of @d within it is applied. */

@@ -60,7 +60,8 @@ static void remove_pending(struct qcow_writer *w, const struct qcow_lease_extent
 	}
 }
 
-static int pick(struct picker *p, uint64_t clusters, bool table, struct qcow_error *err)
+static int pick(struct picker *p, uint64_t from, uint64_t clusters, bool table,
+		struct qcow_error *err)
 {
 	struct qcow_writer *w = p->w;
 	uint32_t bits = w->h.cluster_bits;
@@ -68,7 +69,7 @@ static int pick(struct picker *p, uint64_t clusters, bool table, struct qcow_err
 	int r;
 
 	while (clusters) {
-		r = qcow_alloc_find(w, w->free_from, clusters, &first, &nr, err);
+		r = qcow_alloc_find(w, from, clusters, &first, &nr, err);
 		if (r < 0)
 			return r;
 		if (w->nr_pending == MAX_PENDING)
@@ -77,10 +78,29 @@ static int pick(struct picker *p, uint64_t clusters, bool table, struct qcow_err
 		if (!add_extent(p, first << bits, nr << bits, table))
 			return 0;
 		add_pending(w, first << bits, nr << bits);
-		w->free_from = first + nr;
+		if (from == w->free_from)
+			w->free_from = first + nr;
+		from = first + nr;
 		clusters -= nr;
 	}
 	return 0;
+}
+
+/*
+ * Where no data was, if there is such space: the guest may still have a crafted entry
+ * to a cluster that was its own when the entry was looked at.
+ */
+static int pick_tables(struct picker *p, uint32_t nr, struct qcow_error *err)
+{
+	struct qcow_writer *w = p->w;
+	int r;
+
+	if (w->data_end > w->free_from) {
+		r = pick(p, w->data_end, nr, true, err);
+		if (r != -ENOSPC || p->nr)
+			return r;
+	}
+	return pick(p, w->free_from, nr, true, err);
 }
 
 int qcow_lease_propose(struct qcow_writer *w, uint64_t bytes, uint32_t nr_tables,
@@ -96,9 +116,9 @@ int qcow_lease_propose(struct qcow_writer *w, uint64_t bytes, uint32_t nr_tables
 	if (r < 0)
 		return r;
 	/* Data needs its tables, so they come first when space is short. */
-	r = pick(&p, nr_tables, true, err);
+	r = pick_tables(&p, nr_tables, err);
 	if (!r && !qcow_has_data_file(&w->h))
-		r = pick(&p, cluster_of(w, bytes), false, err);
+		r = pick(&p, w->free_from, cluster_of(w, bytes), false, err);
 	if (p.nr && !w->failed) {
 		qcow_error_clear(err);
 		r = 0;
@@ -259,6 +279,8 @@ static int grant_one(struct qcow_writer *w, struct qcow_lease_extent *e, uint64_
 	if (r < 0)
 		return r;
 	e->zero = true;
+	if (!e->table && w->data_end < cluster_of(w, end))
+		w->data_end = cluster_of(w, end);
 	if (e->table) {
 		/* Space behind a table now, so that a full disk can still commit. */
 		for (; off < end && !r; off += qcow_cluster_size(&w->h))
