@@ -34,6 +34,7 @@ int fuzz_bitmaps(const uint8_t *data, size_t size);
 int fuzz_chain(const uint8_t *data, size_t size);
 int fuzz_codec(const uint8_t *data, size_t size);
 int fuzz_netlink(const uint8_t *data, size_t size);
+int fuzz_writer(const uint8_t *data, size_t size);
 int fuzz_options(const uint8_t *data, size_t size);
 
 #endif

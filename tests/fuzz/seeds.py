@@ -44,6 +44,17 @@ def image(bits, entries, data=b"", **opts):
                   2 * cluster: b"".join(be("Q", e) for e in entries), 3 * cluster: data})
 
 
+def sound(entries, l1_flags=COPIED, refs=1, **opts):
+    """An image that can be written to: six data clusters, a refcount table and a block, all of 512 bytes."""
+    table, block, cluster = 9, 10, 512
+    counts = [1, 1, refs] + [refs] * 6 + [1, 1]
+    head = bytearray(header(9, **opts))
+    head[48:56] = be("Q", table * cluster)
+    return place({0: bytes(head), cluster: be("Q", l1_flags | 2 * cluster), 2 * cluster: b"".join(be("Q", e) for e in entries),
+                  3 * cluster: DATA * 6, table * cluster: be("Q", block * cluster),
+                  block * cluster: b"".join(be("H", n) for n in counts) + bytes(cluster - 2 * len(counts))})
+
+
 def deflate(data):
     z = zlib.compressobj(9, zlib.DEFLATED, -12, 9)
     return z.compress(data) + z.flush()
@@ -102,6 +113,17 @@ CHAINS = {
     "data-file": chain(image(9, (COPIED, COPIED | 512, 0, 1), incompat=4, exts=((0x44415441, b"d"),)), DATA * 8, fixed=1),
     "v2": chain(image(9, CLUSTER, DATA, version=2), b"", align=1, fixed=1),
 }
+OWN = tuple(COPIED | (3 + i) * 512 for i in range(6))
+WRITERS = {
+    "own": chain(sound(OWN), b""), "zeroing": chain(sound(OWN[:3] + (1, OWN[3] | 1)), b"", fixed=2),
+    "v2": chain(sound(OWN, version=2), b""), "full": chain(sound(OWN, size=1 << 20), b"", fixed=1),
+    "shared": chain(sound([e & ~COPIED for e in OWN], l1_flags=0, refs=2), b""),
+    "packed": chain(sound((COMPRESSED | 3 * 512 + 1, COMPRESSED | 3 * 512 + 9)), b""),
+    "hostile": chain(sound((COPIED | 512, COPIED | 1024, COPIED | 9 * 512, COPIED | 10 * 512, COPIED | 40 * 512)), b""),
+    "backing": chain(sound(OWN[:2], exts=((0xe2792aca, b"raw"),), backing=b"b"), DATA * 4, raw=1),
+    "bitmaps": chain(sound(OWN, autoclear=1, exts=((0x23852875, be("IIQQ", 1, 0, 32, 5 * 512)),)), b"", raw=2),
+    "data-file": chain(sound((COPIED, COPIED | 512), incompat=4, exts=((0x44415441, b"d"),)), DATA * 8),
+}
 CODECS = {"deflate": bytes((0,)) + PACKED, "stored": bytes((0,)) + b"\x01\x00\x02\xff\xfd" + DATA, "zstd": bytes((1,)) + ZSTD,
           "two-frames": bytes((3,)) + ZSTD + ZSTD}
 OPTIONS = {"all": b"backing_dir:/a\nbacking:/b\nbacking_format:raw\nsnapshot:1\nhelper_timeout:5\nsector_size:4096",
@@ -132,7 +154,7 @@ NETLINK = {
     "error": struct.pack("=IHHII", 36, 2, 0, 1, 0) + struct.pack("=i", -22) + struct.pack("=IHHII", 20, 30, 0, 1, 0),
     "done": struct.pack("=IHHIIi", 20, 3, 2, 1, 0, 0),
 }
-CORPORA = {"header": HEADERS, "snapshots": SNAPSHOTS, "bitmaps": BITMAPS, "chain": CHAINS, "codec": CODECS,
+CORPORA = {"header": HEADERS, "snapshots": SNAPSHOTS, "bitmaps": BITMAPS, "chain": CHAINS, "writer": {**CHAINS, **WRITERS}, "codec": CODECS,
            "options": OPTIONS, "netlink": NETLINK}
 
 

@@ -76,7 +76,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		TARGET(header), TARGET(snapshots), TARGET(bitmaps), TARGET(chain),
-		TARGET(codec),	TARGET(netlink),   TARGET(options),
+		TARGET(writer), TARGET(codec),	   TARGET(netlink), TARGET(options),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
