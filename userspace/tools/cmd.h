@@ -16,5 +16,6 @@ int cmd_map(int argc, char **argv);
 int cmd_check(int argc, char **argv);
 int cmd_create(int argc, char **argv);
 int cmd_snapshot(int argc, char **argv);
+int cmd_resize(int argc, char **argv);
 
 #endif

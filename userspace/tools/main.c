@@ -19,6 +19,7 @@ static const struct command commands[] = {
 	{ "create", "IMAGE SIZE", "make an empty image", cmd_create },
 	{ "check", "IMAGE", "find damage and leaks, and repair them", cmd_check },
 	{ "snapshot", "IMAGE", "list, make, apply or delete internal snapshots", cmd_snapshot },
+	{ "resize", "IMAGE SIZE", "make the disk bigger or smaller", cmd_resize },
 };
 
 static void print_usage(FILE *to)

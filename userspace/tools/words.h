@@ -21,11 +21,13 @@ enum {
 
 /* For a verb's struct option array: what names files, then what only a device has. */
 /* clang-format off */
-#define WORD_CHAIN_OPTIONS \
+#define WORD_FILE_OPTIONS \
 	{ "backing-dir", required_argument, NULL, WORD_OPT + 0 }, \
 	{ "backing", required_argument, NULL, WORD_OPT + 1 }, \
 	{ "backing-format", required_argument, NULL, WORD_OPT + 2 }, \
-	{ "no-backing", no_argument, NULL, WORD_OPT + 3 }, \
+	{ "no-backing", no_argument, NULL, WORD_OPT + 3 }
+#define WORD_CHAIN_OPTIONS \
+	WORD_FILE_OPTIONS, \
 	{ "snapshot", required_argument, NULL, WORD_OPT + 4 }
 #define WORD_DEVICE_OPTIONS \
 	{ "helper-timeout", required_argument, NULL, WORD_OPT + 5 }, \
@@ -35,11 +37,13 @@ enum {
 	{ "drop-bitmaps", no_argument, NULL, WORD_OPT + 9 }
 /* clang-format on */
 
-#define WORD_CHAIN_HELP                                                                   \
+#define WORD_FILE_HELP                                                                    \
 	"  --backing-dir DIR        backing and data files may lie in or below DIR too\n" \
 	"  --backing FILE           use FILE, and no other, as IMAGE's backing file\n"    \
 	"  --backing-format FORMAT  raw or qcow2, where none is recorded\n"               \
-	"  --no-backing             refuse an image that names another file\n"            \
+	"  --no-backing             refuse an image that names another file\n"
+#define WORD_CHAIN_HELP \
+	WORD_FILE_HELP  \
 	"  --snapshot ID_OR_NAME    an internal snapshot instead of the present state\n"
 
 /* Is @opt one of the above? */
