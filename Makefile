@@ -146,7 +146,7 @@ fuzz: fuzz-targets
 	BUILD=$(BUILD) tests/fuzz/run --seconds $(FUZZ_SECONDS)
 
 # ---- checks ------------------------------------------------------------------
-.PHONY: deps check check-unit check-tools check-hostile check-vm check-debug check-full lint fuzz bench demo
+.PHONY: deps check check-unit check-tools check-hostile check-model check-vm check-debug check-full lint fuzz bench demo
 deps:
 	scripts/deps all
 
@@ -170,6 +170,9 @@ check-hostile:
 
 check-tools:
 	tests/tools/run --level check
+
+check-model:
+	docs/model/check
 
 check-vm: tools guest-programs
 	tests/run --kernel $(KERNEL) --level check --no-unit
@@ -243,6 +246,7 @@ help:
 	@echo 'make check-unit       unit tests under ASan and UBSan (1 minute)'
 	@echo 'make check-hostile    hostile images, beside QEMU (3 minutes)'
 	@echo 'make check-tools      the image verbs, beside qemu-img (2 minutes)'
+	@echo 'make check-model      the model of the write protocol, with spin (minutes, 1 GiB)'
 	@echo 'make check-vm KERNEL=6.1|6.12|7.2|debug'
 	@echo 'make check-debug      integration tests under KASAN, lockdep, kmemleak'
 	@echo 'make check-full       all tests, all kernels'
