@@ -14,8 +14,6 @@ enum {
 	AT_COMPATIBLE = 80,
 	AT_AUTOCLEAR = 88,
 	AT_REFCOUNT_ORDER = 96,
-	V2_END = 72,
-	V3_END = 100, /* of what may change: the rest describes the header itself */
 };
 
 static int set_u64(struct qcow_writer *w, uint64_t at, uint64_t value, struct qcow_error *err)
@@ -104,10 +102,11 @@ int qcow_head_set_snapshots(struct qcow_writer *w, uint64_t off, uint32_t nr,
 	return 0;
 }
 
-int qcow_head_set_all(struct qcow_writer *w, const struct qcow_header *h, struct qcow_error *err)
+int qcow_head_set_all(struct qcow_writer *w, const struct qcow_header *h, uint8_t sector[512],
+		      struct qcow_error *err)
 {
-	uint8_t at[V3_END];
-	int r = meta_read(w, 0, at, sizeof(at), err);
+	uint8_t buf[512], *at = sector ? sector : buf;
+	int r = sector ? 0 : meta_read(w, 0, buf, sizeof(buf), err);
 
 	if (r < 0)
 		return r;
@@ -118,11 +117,13 @@ int qcow_head_set_all(struct qcow_writer *w, const struct qcow_header *h, struct
 	qcow_put_be32(at + AT_REFTABLE + 8, h->reftable_clusters);
 	qcow_put_be32(at + AT_NR_SNAPSHOTS, h->nr_snapshots);
 	qcow_put_be64(at + AT_NR_SNAPSHOTS + 4, h->snapshots_off);
-	qcow_put_be64(at + AT_INCOMPATIBLE, h->incompatible);
-	qcow_put_be64(at + AT_COMPATIBLE, h->compatible);
-	qcow_put_be64(at + AT_AUTOCLEAR, h->autoclear);
-	qcow_put_be32(at + AT_REFCOUNT_ORDER, h->refcount_order);
-	r = meta_patch(w, 0, at, h->version < 3 ? V2_END : V3_END, err);
+	if (h->version >= 3) {
+		qcow_put_be64(at + AT_INCOMPATIBLE, h->incompatible);
+		qcow_put_be64(at + AT_COMPATIBLE, h->compatible);
+		qcow_put_be64(at + AT_AUTOCLEAR, h->autoclear);
+		qcow_put_be32(at + AT_REFCOUNT_ORDER, h->refcount_order);
+	}
+	r = meta_patch(w, 0, at, sizeof(buf), err);
 	if (!r)
 		w->h = *h;
 	return r;

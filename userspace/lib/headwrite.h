@@ -20,7 +20,11 @@ int qcow_head_set_reftable(struct qcow_writer *w, uint64_t off, uint32_t cluster
 			   struct qcow_error *err);
 int qcow_head_set_snapshots(struct qcow_writer *w, uint64_t off, uint32_t nr,
 			    struct qcow_error *err);
-/* All fixed fields at once: sizes, tables, features, refcount width. */
-int qcow_head_set_all(struct qcow_writer *w, const struct qcow_header *h, struct qcow_error *err);
+/*
+ * All fixed fields at once: sizes, tables, features, refcount width. @sector NULL: of
+ * the header there is; else the first sector of one that replaces it.
+ */
+int qcow_head_set_all(struct qcow_writer *w, const struct qcow_header *h, uint8_t sector[512],
+		      struct qcow_error *err);
 
 #endif

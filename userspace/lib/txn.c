@@ -474,7 +474,7 @@ int qcow_txn_commit(struct qcow_txn *t, struct qcow_error *err)
 		return r;
 	/* Which of the two states is on disk is unknown from here until it is durable. */
 	t->done = true;
-	r = qcow_head_set_all(t->w, &t->h, err);
+	r = qcow_head_set_all(t->w, &t->h, t->has_sector ? t->sector : NULL, err);
 	if (!r)
 		r = qcow_barrier(t->w, QCOW_BARRIER_HEADER, err);
 	if (!r)

@@ -36,6 +36,10 @@ struct qcow_txn {
 	struct qcow_writer *w;
 	struct qcow_header h; /* as it is to be: fixed fields only */
 
+	/* What the header's first sector becomes, but for the fixed fields; see headmove.h. */
+	uint8_t sector[512];
+	bool has_sector;
+
 	/* The active L1 table as it is to be, h.l1_size entries, host order. */
 	uint64_t *l1;
 	bool l1_changed;

@@ -20,6 +20,7 @@ static const struct command commands[] = {
 	{ "check", "IMAGE", "find damage and leaks, and repair them", cmd_check },
 	{ "snapshot", "IMAGE", "list, make, apply or delete internal snapshots", cmd_snapshot },
 	{ "resize", "IMAGE SIZE", "make the disk bigger or smaller", cmd_resize },
+	{ "amend", "IMAGE", "change an image's version or refcounts", cmd_amend },
 };
 
 static void print_usage(FILE *to)
