@@ -44,7 +44,8 @@ struct host_chain_params host_chain_params(const struct host_options *o, unsigne
 static int create(struct host_chain **out, const struct host_chain_params *params,
 		  struct qcow_error *err)
 {
-	struct qcow_chain_params lp = { .cache_bytes = params->cache_bytes };
+	struct qcow_chain_params lp = { .cache_bytes = params->cache_bytes,
+					.raw_ok = params->format == HOST_FORMAT_RAW };
 	struct host_chain *hc = calloc(1, sizeof(*hc));
 	int r;
 
@@ -193,6 +194,7 @@ static int open_layer(struct host_chain *hc, enum host_role role, enum qcow_laye
 		.role = role,
 		.path = path,
 		.buffered_ok = params->flags & HOST_CHAIN_BUFFERED_OK,
+		.buffered = params->flags & HOST_CHAIN_BUFFERED,
 		.probe_only = params->flags & HOST_CHAIN_PROBE_LOCK,
 	};
 	int fd, r;
@@ -343,9 +345,13 @@ static int open_rest(struct host_chain *hc, const struct host_chain_params *para
 static int check_params(const struct host_chain *hc, const struct host_chain_params *params,
 			struct qcow_error *err)
 {
-	const struct qcow_header *h = qcow_image_header(qcow_chain_layer_image(hc->lib, 0));
+	const struct qcow_image *img = qcow_chain_layer_image(hc->lib, 0);
 
-	if (params->pin && !h->has_backing)
+	if (!img && (params->snapshot || params->flags & HOST_CHAIN_WRITE))
+		return qcow_fail(err, EINVAL, QCOW_NO_OFF,
+				 "%s is raw: it has no snapshots and no tables to write",
+				 hc->layer[0].path);
+	if (params->pin && (!img || !qcow_image_header(img)->has_backing))
 		return qcow_fail(err, EINVAL, QCOW_NO_OFF,
 				 "%s has no backing file that --backing could stand for",
 				 hc->layer[0].path);
@@ -401,7 +407,9 @@ static int open_all(struct host_chain *hc, const char *image,
 	r = copy_path(image, &path, err);
 	if (r < 0)
 		return r;
-	r = open_layer(hc, HOST_ROLE_IMAGE, QCOW_LAYER_QCOW2, path, params, opener, err);
+	r = open_layer(hc, HOST_ROLE_IMAGE,
+		       params->format == HOST_FORMAT_RAW ? QCOW_LAYER_RAW : QCOW_LAYER_QCOW2, path,
+		       params, opener, err);
 	if (r < 0)
 		return r;
 	r = check_params(hc, params, err);

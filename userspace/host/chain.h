@@ -65,6 +65,7 @@ enum {
 	HOST_CHAIN_INFO = 1 << 4, /* for headers only: the chain is not sealed, and layers may
 				     be encrypted */
 	HOST_CHAIN_ONE = 1 << 5,  /* only the image itself; implies INFO */
+	HOST_CHAIN_BUFFERED = 1 << 6, /* regular files through the page cache */
 };
 
 /*
@@ -73,6 +74,7 @@ enum {
  */
 struct host_chain_params {
 	unsigned int flags;
+	enum host_format format;	 /* of the image: RAW for reading alone, else qcow2 */
 	enum host_format backing_format; /* for layers that record none; wins for a pinned one */
 	const char *pin;		 /* backing file of layer 0 instead of the recorded one */
 	bool no_backing;		 /* refuse an image that names any other file */

@@ -196,6 +196,26 @@ static int direct_punch(struct qcow_io *io, uint64_t off, uint64_t len)
 	return fallocate(to_direct(io)->fd, mode, (off_t)off, (off_t)len) < 0 ? -errno : 0;
 }
 
+/* Moves the descriptor's position, which nothing here uses. */
+static int direct_hole(struct qcow_io *io, uint64_t off, uint64_t *len, bool *is_hole)
+{
+	struct direct_io *d = to_direct(io);
+	off_t data = lseek(d->fd, (off_t)off, SEEK_DATA), hole;
+
+	*is_hole = data < 0 ? errno == ENXIO : (uint64_t)data > off;
+	if (data < 0)
+		return *is_hole ? 0 : -errno;
+	if (*is_hole) {
+		if ((uint64_t)data - off < *len)
+			*len = (uint64_t)data - off;
+		return 0;
+	}
+	hole = lseek(d->fd, (off_t)off, SEEK_HOLE);
+	if (hole > 0 && (uint64_t)hole > off && (uint64_t)hole - off < *len)
+		*len = (uint64_t)hole - off;
+	return 0;
+}
+
 static void direct_destroy(struct qcow_io *io)
 {
 	struct direct_io *d = to_direct(io);
@@ -208,12 +228,14 @@ static void direct_destroy(struct qcow_io *io)
 static const struct qcow_io_ops direct_ops = {
 	.pread = direct_pread,
 	.size = direct_size,
+	.hole = direct_hole,
 	.destroy = direct_destroy,
 };
 
 static const struct qcow_io_ops direct_write_ops = {
 	.pread = direct_pread,
 	.size = direct_size,
+	.hole = direct_hole,
 	.destroy = direct_destroy,
 	.pwrite = direct_pwrite,
 	.flush = direct_flush,

@@ -244,13 +244,16 @@ static int check_kind(const struct host_policy *p, const struct host_request *re
 }
 
 /* The same inode again, this time for I/O. */
-static int reopen(const struct host_request *req, int path_fd, int *fd, struct qcow_error *err)
+static int reopen(const struct host_request *req, const struct stat *st, int path_fd, int *fd,
+		  struct qcow_error *err)
 {
 	int flags = (req->write ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NOCTTY;
+	/* Not a device: whose blocks the module may have changed behind the page cache. */
+	bool direct = !req->buffered || S_ISBLK(st->st_mode);
 	char link[40];
 
 	snprintf(link, sizeof(link), "/proc/self/fd/%d", path_fd);
-	*fd = open(link, flags | O_DIRECT);
+	*fd = open(link, direct ? flags | O_DIRECT : flags);
 	if (*fd < 0 && errno == EINVAL && req->buffered_ok)
 		*fd = open(link, flags);
 	if (*fd >= 0)
@@ -285,7 +288,7 @@ static int judge_and_open(const struct host_policy *p, const struct host_request
 	r = check_kind(p, req, &st, err);
 	if (r < 0)
 		return r;
-	r = reopen(req, path_fd, fd, err);
+	r = reopen(req, &st, path_fd, fd, err);
 	if (r < 0)
 		return r;
 	r = lock(req, *fd, err);

@@ -71,6 +71,7 @@ struct host_request {
 	const char *path;    /* relative names already joined to the parent's directory */
 	bool write;	     /* also for writing; only IMAGE and layer 0's DATA_FILE */
 	bool buffered_ok;    /* without direct I/O if the file system has none (tools only) */
+	bool buffered;	     /* regular files through the page cache (tools only) */
 	enum host_lock lock; /* of the new description; the holder's pid is in /proc, so here */
 	bool probe_only;     /* only look whether @lock could be taken */
 };

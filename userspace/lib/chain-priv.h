@@ -33,6 +33,7 @@ struct qcow_chain {
 	struct qcow_mcache *cache;
 	uint32_t max_cluster; /* bytes; largest of all qcow2 layers */
 	uint32_t max_align;   /* bytes; largest io->align */
+	bool raw_ok;
 	bool sealed;
 	struct qcow_writer *writer; /* of layer 0; NULL in a chain for reading */
 };

@@ -14,6 +14,7 @@ int qcow_chain_create(struct qcow_chain **out, const struct qcow_chain_params *p
 	if (!c)
 		return qcow_fail(err, ENOMEM, QCOW_NO_OFF, "out of memory");
 	c->cache_bytes = params && params->cache_bytes ? params->cache_bytes : QCOW_CACHE_DEFAULT;
+	c->raw_ok = params && params->raw_ok;
 	*out = c;
 	return 0;
 }
@@ -131,7 +132,7 @@ int qcow_chain_add_raw(struct qcow_chain *c, struct qcow_io *io, struct qcow_err
 	struct chain_node *n;
 	int r;
 
-	if (qcow_chain_needs(c) != QCOW_NEED_BACKING)
+	if (qcow_chain_needs(c) != QCOW_NEED_BACKING && (c->nr_layers || !c->raw_ok))
 		return wrong_place(c, "a raw image", err);
 	r = new_layer(c, QCOW_LAYER_RAW, io, &l, err);
 	if (r < 0)
@@ -201,7 +202,7 @@ uint64_t qcow_chain_size(const struct qcow_chain *c)
 
 uint32_t qcow_chain_block_bits(const struct qcow_chain *c)
 {
-	return qcow_image_block_bits(c->layers[0].img);
+	return c->layers[0].img ? qcow_image_block_bits(c->layers[0].img) : 9;
 }
 
 int qcow_chain_check_writable(const struct qcow_chain *c, bool drop_bitmaps, struct qcow_error *err)
@@ -229,7 +230,7 @@ int qcow_chain_make_writable(struct qcow_chain *c, bool drop_bitmaps, struct qco
 	struct qcow_writer_params params = { .cache = c->cache, .drop_bitmaps = drop_bitmaps };
 	int r;
 
-	if (!c->sealed || c->writer)
+	if (!c->sealed || c->writer || !c->layers[0].img)
 		return qcow_fail(err, EINVAL, QCOW_NO_OFF, "not the time to make a chain writable");
 	r = extend_data_file(c, err);
 	return r < 0 ? r : qcow_writer_create(&c->writer, c->layers[0].img, &params, err);

@@ -40,6 +40,7 @@ struct qcow_scratch;
 
 struct qcow_chain_params {
 	size_t cache_bytes; /* for L1 and L2 tables; 0 = QCOW_CACHE_DEFAULT */
+	bool raw_ok;	    /* layer 0 may be raw: for extent and read, never for resolve */
 };
 
 /* 4 KiB of L2 map 32 MiB of 64 KiB clusters, so 4 MiB map 32 GiB. */
@@ -52,7 +53,7 @@ void qcow_chain_destroy(struct qcow_chain *chain);
 
 /*
  * Each @io must outlive the chain. -E2BIG past QCOW_MAX_LAYERS; -EINVAL for a
- * layer that cannot follow the one before (layer 0 is always qcow2).
+ * layer that cannot follow the one before (layer 0 is qcow2, but for raw_ok).
  * add_qcow2 opens the header and, if @snapshot is not NULL, selects it (layer 0 only).
  */
 int qcow_chain_add_qcow2(struct qcow_chain *chain, struct qcow_io *io, const char *snapshot,
@@ -191,5 +192,11 @@ struct qcow_extent {
  */
 int qcow_chain_extent(struct qcow_chain *chain, uint64_t guest_off, uint64_t len,
 		      struct qcow_extent *ext, struct qcow_scratch *s, struct qcow_error *err);
+
+/*
+ * DATA of a raw layer or a data file that is a hole there becomes ZERO, without a place;
+ * what is both is cut where that changes.
+ */
+void qcow_chain_find_hole(const struct qcow_chain *chain, struct qcow_extent *ext);
 
 #endif

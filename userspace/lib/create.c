@@ -60,7 +60,7 @@ static int check_files(const struct qcow_create_params *p, struct qcow_error *er
 	return 0;
 }
 
-static void to_header(const struct qcow_create_params *p, struct qcow_header *h)
+void qcow_create_header(const struct qcow_create_params *p, struct qcow_header *h)
 {
 	uint32_t span;
 
@@ -308,7 +308,7 @@ int qcow_create(struct qcow_io *io, const struct qcow_create_params *p, struct q
 
 	if (r < 0)
 		return r;
-	to_header(p, &m.h);
+	qcow_create_header(p, &m.h);
 	r = plan(p, &m.h, &m.l, err);
 	if (!r)
 		r = check_room(&m);

@@ -33,6 +33,9 @@ struct qcow_create_params {
  */
 int qcow_create_check(const struct qcow_create_params *p, struct qcow_error *err);
 
+/* What the header says but for where the tables are; @p has been checked. */
+void qcow_create_header(const struct qcow_create_params *p, struct qcow_header *h);
+
 /*
  * Writes the image, durably; the header last, so that what is there before the end
  * is no image. A regular file must be empty. -ENOSPC if a device is too small.

@@ -125,6 +125,12 @@ int qcow_io_punch(struct qcow_io *io, uint64_t host_off, uint64_t len, struct qc
 	return r;
 }
 
+void qcow_io_hole(struct qcow_io *io, uint64_t host_off, uint64_t *len, bool *is_hole)
+{
+	if (!io->ops->hole || io->ops->hole(io, host_off, len, is_hole) < 0)
+		*is_hole = false;
+}
+
 void qcow_io_destroy(struct qcow_io *io)
 {
 	if (io && io->ops->destroy)

@@ -54,6 +54,10 @@ struct qcow_io_ops {
 	 * the size. -EOPNOTSUPP: cannot.
 	 */
 	int (*back)(struct qcow_io *io, uint64_t host_off, uint64_t len);
+	 * *@len: how many bytes from @host_off on (at least one, at most what it was before)
+	 * are all in a hole, or all are not. NULL: it has none that anybody knows of.
+	 */
+	int (*hole)(struct qcow_io *io, uint64_t host_off, uint64_t *len, bool *is_hole);
 	/* Gives the space back; what is read there afterwards is anybody's guess. */
 	int (*punch)(struct qcow_io *io, uint64_t host_off, uint64_t len);
 };
@@ -83,6 +87,9 @@ int qcow_io_truncate(struct qcow_io *io, uint64_t size, struct qcow_error *err);
 int qcow_io_zero(struct qcow_io *io, uint64_t host_off, uint64_t len, struct qcow_error *err);
 int qcow_io_back(struct qcow_io *io, uint64_t host_off, uint64_t len, struct qcow_error *err);
 int qcow_io_punch(struct qcow_io *io, uint64_t host_off, uint64_t len, struct qcow_error *err);
+
+/* Never fails: what cannot be asked has no hole. */
+void qcow_io_hole(struct qcow_io *io, uint64_t host_off, uint64_t *len, bool *is_hole);
 
 /* NULL is fine. */
 void qcow_io_destroy(struct qcow_io *io);

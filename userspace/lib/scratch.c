@@ -21,7 +21,7 @@ int qcow_scratch_create(struct qcow_scratch **out, const struct qcow_chain *c,
 	s->page = alloc_pages(QCOW_MCACHE_PAGE);
 	/* An entry claims at most two clusters; plus what direct I/O reads on both sides. */
 	s->comp = alloc_pages(2ul * c->max_cluster + 2ul * c->max_align);
-	s->cluster = alloc_pages(c->max_cluster);
+	s->cluster = alloc_pages(c->max_cluster + 1ul); /* 0 in a chain of raw alone */
 	s->codec = qcow_codec_create();
 	if (!s->page || !s->comp || !s->cluster || !s->codec)
 		goto out_nomem;

@@ -352,3 +352,16 @@ int qcow_chain_extent(struct qcow_chain *c, uint64_t guest_off, uint64_t len,
 	qcow_walk_begin(s);
 	return qcow_walk(c, guest_off, len, ext, s, err);
 }
+
+void qcow_chain_find_hole(const struct qcow_chain *c, struct qcow_extent *e)
+{
+	bool is_hole;
+
+	if (e->type != QCOW_EXTENT_DATA || c->layers[e->layer].kind == QCOW_LAYER_QCOW2)
+		return;
+	qcow_io_hole(c->layers[e->layer].io, e->host_off, &e->len, &is_hole);
+	if (!is_hole)
+		return;
+	e->type = QCOW_EXTENT_ZERO;
+	e->has_host_off = false;
+}

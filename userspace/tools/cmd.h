@@ -18,5 +18,6 @@ int cmd_create(int argc, char **argv);
 int cmd_snapshot(int argc, char **argv);
 int cmd_resize(int argc, char **argv);
 int cmd_amend(int argc, char **argv);
+int cmd_convert(int argc, char **argv);
 
 #endif

@@ -14,6 +14,7 @@
 #include "host/trust.h"
 #include "lib/create.h"
 #include "tools/cmd.h"
+#include "tools/createopts.h"
 #include "tools/imagefile.h"
 #include "tools/size.h"
 
@@ -50,75 +51,9 @@ static const struct option options[] = {
 };
 
 struct request {
-	struct qcow_create_params p;
-	bool has_size, unsafe, quiet;
+	struct create_options o;
+	bool unsafe, quiet;
 };
-
-static int complain(const char *name, const char *value)
-{
-	fprintf(stderr, "qcow: option %s cannot be '%s'\n", name, value ? value : "");
-	return -EINVAL;
-}
-
-/* ---- -o ---------------------------------------------------------------------------- */
-
-static int pick(const char *value, const char *const *words)
-{
-	int i;
-
-	for (i = 0; words[i]; i++)
-		if (!strcmp(value, words[i]))
-			return i;
-	return -EINVAL;
-}
-
-static int on_off(const char *value, bool *out)
-{
-	static const char *const words[] = { "off", "on", NULL };
-	int i = pick(value, words);
-
-	*out = i == 1;
-	return i < 0 ? i : 0;
-}
-
-/* log2 of a power of two. */
-static int power(const char *value, uint32_t *out)
-{
-	uint64_t n;
-	int r = size_parse(value, &n);
-
-	if (r < 0 || !n || n & (n - 1))
-		return -EINVAL;
-	*out = (uint32_t)__builtin_ctzll(n);
-	return 0;
-}
-
-static int set_compat(struct request *q, const char *value)
-{
-	static const char *const words[] = { "0.10", "v2", "1.1", "v3", NULL };
-	int i = pick(value, words);
-
-	q->p.version = i < 2 ? 2 : 3;
-	return i;
-}
-
-static int set_compression(struct request *q, const char *value)
-{
-	static const char *const words[] = { "zlib", "zstd", NULL };
-	int i = pick(value, words);
-
-	q->p.compression = i == 1 ? QCOW_COMPRESSION_ZSTD : QCOW_COMPRESSION_DEFLATE;
-	return i;
-}
-
-static int set_prealloc(struct request *q, const char *value)
-{
-	static const char *const words[] = { "off", "metadata", "falloc", "full", NULL };
-	int i = pick(value, words);
-
-	q->p.prealloc = (enum qcow_prealloc)i;
-	return i;
-}
 
 static int set_text(const char **out, const char *value)
 {
@@ -126,84 +61,17 @@ static int set_text(const char **out, const char *value)
 	return 0;
 }
 
-static int set_size(struct request *q, const char *value)
-{
-	q->has_size = true;
-	return size_parse(value, &q->p.size);
-}
-
-static int set_option(struct request *q, int which, const char *value)
-{
-	switch (which) {
-	case 0:
-		return power(value, &q->p.cluster_bits);
-	case 1:
-		return set_compat(q, value);
-	case 2:
-		return power(value, &q->p.refcount_order);
-	case 3:
-		return on_off(value, &q->p.extl2);
-	case 4:
-		return on_off(value, &q->p.lazy_refcounts);
-	case 5:
-		return set_compression(q, value);
-	case 6:
-		return set_prealloc(q, value);
-	case 7:
-		return set_text(&q->p.data_file, value);
-	case 8:
-		return on_off(value, &q->p.data_raw);
-	case 9:
-		return set_text(&q->p.backing_name, value);
-	case 10:
-		return set_text(&q->p.backing_format, value);
-	}
-	return set_size(q, value);
-}
-
-/* Cuts @text up; the values stay in it. */
-static int parse_options(struct request *q, char *text)
-{
-	static char *const names[] = { "cluster_size",
-				       "compat",
-				       "refcount_bits",
-				       "extended_l2",
-				       "lazy_refcounts",
-				       "compression_type",
-				       "preallocation",
-				       "data_file",
-				       "data_file_raw",
-				       "backing_file",
-				       "backing_fmt",
-				       "size",
-				       NULL };
-	char *value, *word;
-	int which;
-
-	while (*text) {
-		word = text;
-		which = getsubopt(&text, names, &value);
-		if (which < 0) {
-			fprintf(stderr, "qcow: unknown option '%s'\n", word);
-			return -EINVAL;
-		}
-		if (!value || set_option(q, which, value) < 0)
-			return complain(names[which], value);
-	}
-	return 0;
-}
-
 static int parse_one(struct request *q, int opt)
 {
 	switch (opt) {
 	case 'o':
-		return parse_options(q, optarg);
+		return create_options_parse(&q->o, optarg);
 	case 'b':
-		return set_text(&q->p.backing_name, optarg);
+		return set_text(&q->o.p.backing_name, optarg);
 	case 'F':
-		return set_text(&q->p.backing_format, optarg);
+		return set_text(&q->o.p.backing_format, optarg);
 	case 'f':
-		return strcmp(optarg, "qcow2") ? complain("--format", optarg) : 0;
+		return strcmp(optarg, "qcow2") ? create_options_complain("--format", optarg) : 0;
 	case 'u':
 		q->unsafe = true;
 		return 0;
@@ -233,13 +101,13 @@ static int look_at_backing(const struct request *q, const char *image, uint64_t 
 {
 	struct image_file f;
 	char *path;
-	int r = host_join_name(image, q->p.backing_name, &path, err);
+	int r = host_join_name(image, q->o.p.backing_name, &path, err);
 
 	if (r < 0)
 		return r;
 	r = image_file_open(&f, path, false, false, err);
 	if (!r) {
-		if (host_format_parse(q->p.backing_format) == HOST_FORMAT_QCOW2)
+		if (host_format_parse(q->o.p.backing_format) == HOST_FORMAT_QCOW2)
 			r = qcow2_size(f.io, size, err);
 		else
 			r = qcow_io_size(f.io, size, err);
@@ -256,22 +124,22 @@ static int find_size(struct request *q, const char *image, struct qcow_error *er
 	uint64_t size = 0;
 	int r;
 
-	if (q->p.backing_name && !q->p.backing_format)
+	if (q->o.p.backing_name && !q->o.p.backing_format)
 		return qcow_fail(err, EINVAL, QCOW_NO_OFF,
 				 "the backing file's format is needed: -F raw or -F qcow2");
-	if (q->p.backing_name && !q->unsafe) {
-		if (host_format_parse(q->p.backing_format) == HOST_FORMAT_UNKNOWN)
+	if (q->o.p.backing_name && !q->unsafe) {
+		if (host_format_parse(q->o.p.backing_format) == HOST_FORMAT_UNKNOWN)
 			return qcow_fail(err, EINVAL, QCOW_NO_OFF,
 					 "the backing format is raw or qcow2, not %s",
-					 q->p.backing_format);
+					 q->o.p.backing_format);
 		r = look_at_backing(q, image, &size, err);
 		if (r < 0)
 			return r;
-		if (!q->has_size)
-			q->p.size = size;
+		if (!q->o.has_size)
+			q->o.p.size = size;
 		return 0;
 	}
-	return q->has_size ? 0 : qcow_fail(err, EINVAL, QCOW_NO_OFF, "a size is needed");
+	return q->o.has_size ? 0 : qcow_fail(err, EINVAL, QCOW_NO_OFF, "a size is needed");
 }
 
 /* ---- making ------------------------------------------------------------------------ */
@@ -291,7 +159,7 @@ static int make_data_file(const struct request *q, const char *image, struct qco
 {
 	struct image_file f;
 	char *path;
-	int r = host_join_name(image, q->p.data_file, &path, err);
+	int r = host_join_name(image, q->o.p.data_file, &path, err);
 
 	if (r < 0)
 		return r;
@@ -301,7 +169,7 @@ static int make_data_file(const struct request *q, const char *image, struct qco
 		if (!f.io->fixed_end)
 			r = qcow_io_truncate(f.io, 0, err);
 		if (!r && !f.io->fixed_end)
-			r = qcow_io_truncate(f.io, (q->p.size + 511) & ~511ull, err);
+			r = qcow_io_truncate(f.io, (q->o.p.size + 511) & ~511ull, err);
 		image_file_close(&f);
 	}
 	free(path);
@@ -318,7 +186,7 @@ static int write_image(const struct request *q, const char *path, struct qcow_er
 	if (!f.io->fixed_end)
 		r = qcow_io_truncate(f.io, 0, err);
 	if (!r)
-		r = qcow_create(f.io, &q->p, err);
+		r = qcow_create(f.io, &q->o.p, err);
 	image_file_close(&f);
 	return r;
 }
@@ -330,8 +198,8 @@ static int make_one(struct request *q, const char *path)
 	int r = find_size(q, path, &err);
 
 	if (!r)
-		r = qcow_create_check(&q->p, &err);
-	if (!r && q->p.data_file)
+		r = qcow_create_check(&q->o.p, &err);
+	if (!r && q->o.p.data_file)
 		r = make_data_file(q, path, &err);
 	if (!r) {
 		is_new = touch(path);
@@ -342,8 +210,8 @@ static int make_one(struct request *q, const char *path)
 	if (r < 0)
 		fprintf(stderr, "qcow: %s: %s\n", path, err.text);
 	else if (!q->quiet)
-		printf("%s: %" PRIu64 " bytes, clusters of %u\n", path, q->p.size,
-		       1u << q->p.cluster_bits);
+		printf("%s: %" PRIu64 " bytes, clusters of %u\n", path, q->o.p.size,
+		       1u << q->o.p.cluster_bits);
 	return r;
 }
 
@@ -352,21 +220,21 @@ static int take_size(struct request *q, char **words, int *nr)
 {
 	int r;
 
-	if (*nr < 2 || q->has_size)
+	if (*nr < 2 || q->o.has_size)
 		return 0;
-	r = size_parse(words[*nr - 1], &q->p.size);
-	if (r == -EINVAL && q->p.backing_name)
+	r = size_parse(words[*nr - 1], &q->o.p.size);
+	if (r == -EINVAL && q->o.p.backing_name)
 		return 0;
 	if (r < 0)
-		return complain("size", words[*nr - 1]);
-	q->has_size = true;
+		return create_options_complain("size", words[*nr - 1]);
+	q->o.has_size = true;
 	--*nr;
 	return 0;
 }
 
 int cmd_create(int argc, char **argv)
 {
-	struct request q = { .p = { .version = 3, .cluster_bits = 16, .refcount_order = 4 } };
+	struct request q = { .o = CREATE_OPTIONS_DEFAULT };
 	int opt, nr, i, status = 0;
 
 	while ((opt = getopt_long(argc, argv, "o:b:F:f:uq", options, NULL)) != -1) {
@@ -380,7 +248,7 @@ int cmd_create(int argc, char **argv)
 	nr = argc - optind;
 	if (take_size(&q, argv + optind, &nr))
 		return 1;
-	if (nr < 1 || (nr > 1 && !q.p.backing_name)) {
+	if (nr < 1 || (nr > 1 && !q.o.p.backing_name)) {
 		fputs(usage_text, stderr);
 		return 1;
 	}

@@ -21,6 +21,7 @@ static const struct command commands[] = {
 	{ "snapshot", "IMAGE", "list, make, apply or delete internal snapshots", cmd_snapshot },
 	{ "resize", "IMAGE SIZE", "make the disk bigger or smaller", cmd_resize },
 	{ "amend", "IMAGE", "change an image's version or refcounts", cmd_amend },
+	{ "convert", "SOURCE TARGET", "copy a disk into another format", cmd_convert },
 };
 
 static void print_usage(FILE *to)
@@ -31,7 +32,7 @@ static void print_usage(FILE *to)
 	      "qcow2 images as block devices, by the device mapper.\n\n",
 	      to);
 	for (c = commands; c < commands + sizeof(commands) / sizeof(*commands); c++)
-		fprintf(to, "  %-8s %-11s %s\n", c->name, c->args, c->what);
+		fprintf(to, "  %-8s %-13s %s\n", c->name, c->args, c->what);
 	fputs("\nqcow COMMAND --help shows the options; qcow --version the version.\n", to);
 }
 

@@ -25,14 +25,15 @@ int word_add(struct table_line *line, int opt, const char *arg)
 	return table_line_add(line, words[opt - WORD_OPT].name, arg, words[opt - WORD_OPT].is_path);
 }
 
-static int open_with(const char *image, const struct host_options *o, unsigned int flags,
-		     struct host_chain **hc, struct qcow_error *err)
+static int open_with(const char *image, const struct host_options *o, enum host_format format,
+		     unsigned int flags, struct host_chain **hc, struct qcow_error *err)
 {
 	struct host_chain_params params = host_chain_params(o, flags);
 	struct host_policy policy;
 	struct host_opener opener;
 	int r;
 
+	params.format = format;
 	r = host_policy_init(&policy, image, o, HOST_CONF_PATH, 0, err);
 	if (r < 0)
 		return r;
@@ -44,13 +45,19 @@ static int open_with(const char *image, const struct host_options *o, unsigned i
 
 int word_open_chain(const struct table_line *line, unsigned int flags, struct host_chain **hc)
 {
+	return word_open_disk(line, HOST_FORMAT_QCOW2, flags, hc);
+}
+
+int word_open_disk(const struct table_line *line, enum host_format format, unsigned int flags,
+		   struct host_chain **hc)
+{
 	struct qcow_error err = { 0 };
 	struct host_options o;
 	int r;
 
 	r = host_options_parse(&o, line->nr_words, line->words, &err);
 	if (!r) {
-		r = open_with(line->image, &o, flags, hc, &err);
+		r = open_with(line->image, &o, format, flags, hc, &err);
 		host_options_exit(&o);
 	}
 	if (r < 0)

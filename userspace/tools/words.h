@@ -56,5 +56,8 @@ int word_add(struct table_line *line, int opt, const char *arg);
  * host_chain_open(). Prints the error, if any.
  */
 int word_open_chain(const struct table_line *line, unsigned int flags, struct host_chain **hc);
+/* The same for a disk that may be raw (UNKNOWN: qcow2). */
+int word_open_disk(const struct table_line *line, enum host_format format, unsigned int flags,
+		   struct host_chain **hc);
 
 #endif

@@ -1,0 +1,422 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include "lib/convert.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "lib/convert-priv.h"
+#include "lib/l2.h"
+#include "lib/zeros.h"
+
+/* Small enough for a processor's cache, large enough for few system calls. */
+#define CHUNK	    (512u << 10)
+#define MAX_THREADS 64u
+
+/* ---- reading ----------------------------------------------------------------------- */
+
+static bool is_zero_extent(const struct qcow_extent *e)
+{
+	return e->type == QCOW_EXTENT_UNALLOCATED || e->type == QCOW_EXTENT_ZERO;
+}
+
+/* Does the new image's backing file show the same there? */
+static bool in_base(const struct job *j, const struct qcow_extent *e)
+{
+	uint32_t base = j->c->base_depth;
+
+	/* What no layer has is so there too, but for a layer above it that is shorter. */
+	if (e->type == QCOW_EXTENT_UNALLOCATED)
+		return base && e->depth + 1 >= base;
+	return base && e->depth >= base;
+}
+
+static int next_extent(const struct job *j, uint64_t off, uint64_t len, struct qcow_extent *e,
+		       struct qcow_scratch *s, struct qcow_error *err)
+{
+	int r = qcow_chain_extent(j->c->src, off, len, e, s, err);
+
+	if (!r && e->type == QCOW_EXTENT_BROKEN)
+		return -EIO;
+	if (!r)
+		qcow_chain_find_hole(j->c->src, e);
+	return r;
+}
+
+/* A long stretch of zeros, or of what is left out, is one chunk without bytes. */
+static int take_extent(struct job *j, struct worker *w)
+{
+	uint64_t left = j->c->size - w->off;
+	struct qcow_extent e;
+	int r = next_extent(j, w->off, left, &e, j->scratch, &w->err);
+
+	if (r < 0)
+		return r;
+	w->whole = UNIT_DATA;
+	if (e.len < w->len)
+		return 0;
+	if (in_base(j, &e))
+		w->whole = UNIT_SKIP;
+	else if (is_zero_extent(&e) && !j->c->base && !j->zeros_as_data)
+		w->whole = w->off >= j->hide_end ? UNIT_SKIP : UNIT_ZERO;
+	if (w->whole == UNIT_DATA)
+		return 0;
+	w->len = e.len;
+	if (w->whole == UNIT_ZERO && j->hide_end > w->off && j->hide_end - w->off < w->len)
+		w->len = (j->hide_end - w->off + j->unit - 1) / j->unit * j->unit;
+	if (w->len < left)
+		w->len -= w->len % j->unit;
+	else
+		w->len = left;
+	return 0;
+}
+
+static int take_stream(struct job *j, struct worker *w)
+{
+	size_t len = j->chunk, pad;
+	int r = j->c->read(j->c->arg, w->buf, &len, &w->err);
+
+	if (r < 0 || !len)
+		return r < 0 ? r : JOB_DONE;
+	pad = -len & 511;
+	memset(w->buf + len, 0, pad);
+	w->len = len + pad;
+	w->whole = UNIT_DATA;
+	j->c->size = w->off + w->len;
+	return 0;
+}
+
+/* JOB_DONE if nothing is left. */
+static int take(struct job *j, struct worker *w)
+{
+	int r;
+
+	if (j->r)
+		return JOB_DONE;
+	if (j->c->cancelled && j->c->cancelled(j->c->arg))
+		return qcow_fail(&w->err, ECANCELED, QCOW_NO_OFF, "cancelled");
+	w->off = j->next;
+	if (j->c->read) {
+		r = take_stream(j, w);
+	} else {
+		if (j->next >= j->c->size)
+			return JOB_DONE;
+		w->len = j->chunk < j->c->size - w->off ? j->chunk : j->c->size - w->off;
+		r = take_extent(j, w);
+	}
+	if (r)
+		return r;
+	w->nr_units = (size_t)((w->len + j->unit - 1) / j->unit);
+	w->ticket = j->tickets++;
+	j->next += w->len;
+	return 0;
+}
+
+/* Units of which anything is above the backing file are copied, the others are not. */
+static int find_above(struct worker *w)
+{
+	struct job *j = w->j;
+	struct qcow_extent e;
+	uint64_t pos, u;
+	int r = 0;
+
+	for (u = 0; u < w->nr_units; u++)
+		w->units[u].kind = j->c->base_depth ? UNIT_SKIP : UNIT_DATA;
+	if (!j->c->base_depth)
+		return 0;
+	for (pos = 0; pos < w->len && !r; pos += e.len) {
+		r = next_extent(j, w->off + pos, w->len - pos, &e, w->scratch, &w->err);
+		if (r < 0 || in_base(j, &e))
+			continue;
+		for (u = pos / j->unit; u * j->unit < pos + e.len; u++)
+			w->units[u].kind = UNIT_DATA;
+	}
+	return r;
+}
+
+static int read_range(struct worker *w, uint64_t pos, uint64_t end)
+{
+	struct qcow_extent e;
+	int r = 0;
+
+	for (; pos < end && !r; pos += e.len) {
+		r = next_extent(w->j, w->off + pos, end - pos, &e, w->scratch, &w->err);
+		if (r < 0)
+			return r;
+		if (is_zero_extent(&e))
+			memset(w->buf + pos, 0, e.len);
+		else
+			r = qcow_chain_read(w->j->c->src, w->off + pos, w->buf + pos, e.len,
+					    w->scratch, &w->err);
+	}
+	return r;
+}
+
+/* The end of the run of units that begins with @first; *@kind is theirs. */
+size_t unit_run(const struct worker *w, size_t first, enum unit_kind *kind)
+{
+	size_t u = first + 1;
+
+	*kind = w->units[first].kind;
+	while (u < w->nr_units && w->units[u].kind == *kind)
+		u++;
+	return u;
+}
+
+uint64_t unit_pos(const struct worker *w, size_t u)
+{
+	uint64_t pos = u * w->j->unit;
+
+	return pos < w->len ? pos : w->len;
+}
+
+static int load(struct worker *w)
+{
+	enum unit_kind kind;
+	size_t u, end;
+	int r = find_above(w);
+
+	for (u = 0; u < w->nr_units && !r; u = end) {
+		end = unit_run(w, u, &kind);
+		if (kind == UNIT_DATA)
+			r = read_range(w, unit_pos(w, u), unit_pos(w, end));
+	}
+	if (!r && w->j->c->base)
+		r = qcow_chain_read(w->j->c->base, w->off, w->base, w->len, w->base_scratch,
+				    &w->err);
+	return r;
+}
+
+/* ---- judging ----------------------------------------------------------------------- */
+
+static uint32_t find_subclusters(const struct job *j, const uint8_t *cluster)
+{
+	size_t size = j->unit / 32;
+	uint32_t alloc = 0, i;
+
+	for (i = 0; i < 32; i++)
+		if (!qcow_is_zero(cluster + i * size, size))
+			alloc |= 1u << i;
+	return alloc;
+}
+
+static void judge(struct worker *w, size_t u)
+{
+	struct job *j = w->j;
+	uint64_t pos = unit_pos(w, u), len = unit_pos(w, u + 1) - pos;
+
+	if (j->c->base && !memcmp(w->buf + pos, w->base + pos, len)) {
+		w->units[u].kind = UNIT_SKIP;
+	} else if (!j->zeros_as_data && qcow_is_zero(w->buf + pos, len)) {
+		w->units[u].kind = w->off + pos >= j->hide_end ? UNIT_SKIP : UNIT_ZERO;
+	} else {
+		memset(w->buf + pos + len, 0, j->unit - len);
+		w->units[u].alloc = j->subclusters ? find_subclusters(j, w->buf + pos) : 0;
+	}
+}
+
+static void pack(struct worker *w, size_t u)
+{
+	struct unit *unit = &w->units[u];
+	size_t size = w->j->unit, n;
+
+	n = qcow_pack(w->packer, w->buf + u * size, size, w->packed + u * size, size - 1);
+	if (!n)
+		return;
+	unit->kind = UNIT_PACKED;
+	unit->packed_len = n;
+}
+
+static int prepare(struct worker *w)
+{
+	size_t u;
+	int r = 0;
+
+	if (w->whole != UNIT_DATA)
+		return 0;
+	if (w->j->c->read)
+		for (u = 0; u < w->nr_units; u++)
+			w->units[u].kind = UNIT_DATA;
+	else
+		r = load(w);
+	for (u = 0; u < w->nr_units && !r; u++) {
+		if (w->units[u].kind == UNIT_DATA)
+			judge(w, u);
+		if (w->units[u].kind == UNIT_DATA && w->packer)
+			pack(w, u);
+	}
+	return r;
+}
+
+/* ---- threads ----------------------------------------------------------------------- */
+
+static void wait_turn(struct job *j, const struct worker *w)
+{
+	while (j->turn != w->ticket && !j->r)
+		pthread_cond_wait(&j->turned, &j->lock);
+}
+
+static int take_turn(struct job *j, struct worker *w)
+{
+	int r = 0;
+
+	pthread_mutex_lock(&j->lock);
+	if (j->ordered)
+		wait_turn(j, w);
+	if (j->r)
+		r = JOB_DONE;
+	else if (j->ordered)
+		r = job_place(w);
+	j->turn++;
+	j->done += w->len;
+	if (!r && j->c->progress)
+		j->c->progress(j->c->arg, j->done, j->c->read ? 0 : j->c->size);
+	pthread_cond_broadcast(&j->turned);
+	pthread_mutex_unlock(&j->lock);
+	return r;
+}
+
+static int one_chunk(struct job *j, struct worker *w)
+{
+	int r;
+
+	pthread_mutex_lock(&j->lock);
+	r = take(j, w);
+	pthread_mutex_unlock(&j->lock);
+	if (!r)
+		r = prepare(w);
+	if (!r)
+		r = take_turn(j, w);
+	return r ? r : job_store(w);
+}
+
+static void *work(void *arg)
+{
+	struct worker *w = arg;
+	struct job *j = w->j;
+	int r = 0;
+
+	while (!r)
+		r = one_chunk(j, w);
+	if (r == JOB_DONE)
+		return NULL;
+	pthread_mutex_lock(&j->lock);
+	if (!j->r) {
+		j->r = r;
+		j->err = w->err;
+	}
+	pthread_cond_broadcast(&j->turned);
+	pthread_mutex_unlock(&j->lock);
+	return NULL;
+}
+
+/* ---- beginning and end ------------------------------------------------------------- */
+
+static void worker_exit(struct worker *w)
+{
+	qcow_scratch_destroy(w->scratch);
+	qcow_scratch_destroy(w->base_scratch);
+	qcow_packer_destroy(w->packer);
+	free(w->buf);
+	free(w->base);
+	free(w->packed);
+	free(w->units);
+}
+
+static int worker_init(struct worker *w, struct job *j)
+{
+	struct qcow_convert *c = j->c;
+	int r = 0;
+
+	w->j = j;
+	if (c->src)
+		r = qcow_scratch_create(&w->scratch, c->src, &w->err);
+	if (!r && c->base)
+		r = qcow_scratch_create(&w->base_scratch, c->base, &w->err);
+	if (r < 0)
+		return r;
+	w->buf = aligned_alloc(4096, j->buf_size);
+	w->units = calloc(j->chunk / j->unit + 1, sizeof(*w->units));
+	w->base = c->base ? aligned_alloc(4096, j->buf_size) : NULL;
+	if (c->compress) {
+		w->packer = qcow_packer_create(qcow_builder_header(c->image)->compression);
+		w->packed = malloc(j->buf_size);
+	}
+	if (!w->buf || !w->units || (c->base && !w->base) ||
+	    (c->compress && (!w->packer || !w->packed)))
+		return qcow_fail(&w->err, ENOMEM, QCOW_NO_OFF, "no memory for a thread's buffers");
+	return 0;
+}
+
+static void run(struct job *j)
+{
+	unsigned int i, started;
+
+	for (started = 0; started < j->nr_workers; started++)
+		if (pthread_create(&j->workers[started].thread, NULL, work, &j->workers[started]))
+			break;
+	/* Without any other thread this one does it all. */
+	if (!started)
+		work(&j->workers[0]);
+	for (i = 0; i < started; i++)
+		pthread_join(j->workers[i].thread, NULL);
+}
+
+static void plan(struct job *j)
+{
+	struct qcow_convert *c = j->c;
+	const struct qcow_header *h = c->image ? qcow_builder_header(c->image) : NULL;
+
+	j->unit = h ? qcow_cluster_size(h) : c->min_sparse ? c->min_sparse : 4096;
+	j->chunk = j->unit < CHUNK ? CHUNK / j->unit * j->unit : j->unit;
+	j->buf_size = (j->chunk + 4095) & ~(size_t)4095;
+	j->ordered = c->image || c->write;
+	j->zeros_as_data = !c->min_sparse || (h && h->has_backing && h->version < 3);
+	j->subclusters = h && qcow_has_extl2(h) && !j->zeros_as_data;
+	j->hide_end = h && h->has_backing ? c->base_size : UINT64_MAX;
+	j->nr_workers = c->nr_threads < MAX_THREADS ? c->nr_threads : MAX_THREADS;
+	if (!j->nr_workers)
+		j->nr_workers = 1;
+}
+
+static int setup(struct job *j)
+{
+	unsigned int i;
+	int r = 0;
+
+	if (j->c->src) {
+		j->c->size = qcow_chain_size(j->c->src);
+		r = qcow_scratch_create(&j->scratch, j->c->src, &j->err);
+	}
+	j->workers = calloc(j->nr_workers, sizeof(*j->workers));
+	if (!r && !j->workers)
+		r = qcow_fail(&j->err, ENOMEM, QCOW_NO_OFF, "out of memory");
+	for (i = 0; i < j->nr_workers && !r; i++) {
+		r = worker_init(&j->workers[i], j);
+		if (r < 0)
+			j->err = j->workers[i].err;
+	}
+	return r;
+}
+
+int qcow_convert(struct qcow_convert *c, struct qcow_error *err)
+{
+	struct job j = { .c = c };
+	unsigned int i;
+
+	pthread_mutex_init(&j.lock, NULL);
+	pthread_cond_init(&j.turned, NULL);
+	plan(&j);
+	j.r = setup(&j);
+	if (!j.r)
+		run(&j);
+	for (i = 0; j.workers && i < j.nr_workers; i++)
+		worker_exit(&j.workers[i]);
+	free(j.workers);
+	qcow_scratch_destroy(j.scratch);
+	pthread_cond_destroy(&j.turned);
+	pthread_mutex_destroy(&j.lock);
+	if (j.r < 0 && err)
+		*err = j.err;
+	return j.r;
+}

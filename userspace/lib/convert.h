@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Copies a disk into a new image, a raw file or device, or a stream, on several threads.
+ *
+ * Each thread takes the next chunk, reads it, looks for zeros and compresses; then it
+ * waits for its turn, so that places are given in guest order, and writes its data
+ * while the next one is placed.
+ */
+#ifndef QCOW_LIB_CONVERT_H
+#define QCOW_LIB_CONVERT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "lib/builder.h"
+#include "lib/chain.h"
+#include "lib/error.h"
+#include "lib/io.h"
+
+struct qcow_convert {
+	/* From: a sealed chain, or a stream: in *@len the room, out the bytes, 0 at its end. */
+	struct qcow_chain *src;
+	int (*read)(void *arg, void *buf, size_t *len, struct qcow_error *err);
+
+	/* To: an image, its data to @io; without @image @io is a raw disk; or a stream. */
+	struct qcow_builder *image;
+	struct qcow_io *io;
+	int (*write)(void *arg, const void *buf, size_t len, struct qcow_error *err);
+
+	bool blank; /* what is not written to the raw disk reads as zeros */
+	bool compress;
+	/* Bytes of zeros that are worth a hole in a raw disk; 0 = everything is written. */
+	size_t min_sparse;
+
+	/*
+	 * The new image's backing file: what is equal in both is left to it. If it is a layer
+	 * of @src, its depth there says what is equal; else @base, which is read.
+	 */
+	uint32_t base_depth;	 /* 0 = not in @src */
+	struct qcow_chain *base; /* NULL = none, or in @src */
+	uint64_t base_size;	 /* bytes; past it there is nothing to hide */
+
+	unsigned int nr_threads;
+	/* Called by any thread, one at a time, by rising @done; @total 0 = not known. */
+	void (*progress)(void *arg, uint64_t done, uint64_t total);
+	bool (*cancelled)(void *arg);
+	void *arg;
+
+	uint64_t size; /* out: bytes of the disk, a multiple of 512 */
+};
+
+/* Nothing is flushed, and the image not finished. -ECANCELED if it was. */
+int qcow_convert(struct qcow_convert *c, struct qcow_error *err);
+
+#endif
