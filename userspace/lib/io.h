@@ -54,6 +54,7 @@ struct qcow_io_ops {
 	 * the size. -EOPNOTSUPP: cannot.
 	 */
 	int (*back)(struct qcow_io *io, uint64_t host_off, uint64_t len);
+	/*
 	 * *@len: how many bytes from @host_off on (at least one, at most what it was before)
 	 * are all in a hole, or all are not. NULL: it has none that anybody knows of.
 	 */

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "lib/convert.h"
@@ -268,6 +269,8 @@ static int read_stream(void *arg, void *buf, size_t *len, struct qcow_error *err
 	(void)arg;
 	for (*len = 0; *len < room && n; *len += (size_t)n) {
 		n = read(STDIN_FILENO, (char *)buf + *len, room - *len);
+		if (n < 0 && cancel_asked())
+			return qcow_fail(err, ECANCELED, QCOW_NO_OFF, "cancelled");
 		if (n < 0)
 			return qcow_fail(err, errno, QCOW_NO_OFF, "standard input: %s",
 					 strerror(errno));
@@ -487,10 +490,32 @@ static int finish(struct copy *y)
 	return r < 0 ? r : new_file_publish(&y->image, sync, &y->err);
 }
 
+/* Its own locks would refuse it too, but not say why. */
+static int check_apart(struct copy *y)
+{
+	struct host_layer target = { 0 };
+	struct stat st;
+	size_t i;
+
+	if (!y->src || is_stream(y->q->target) || stat(y->q->target, &st) < 0)
+		return 0;
+	target.is_bdev = S_ISBLK(st.st_mode);
+	target.rdev = st.st_rdev;
+	target.dev = st.st_dev;
+	target.ino = st.st_ino;
+	for (i = 0; i < host_chain_nr_layers(y->src); i++)
+		if (same_file(host_chain_layer(y->src, i), &target))
+			return qcow_fail(&y->err, EINVAL, QCOW_NO_OFF,
+					 "it is read from, and cannot be the target too");
+	return 0;
+}
+
 static int copy(struct copy *y)
 {
-	int r = y->q->to == HOST_FORMAT_RAW ? open_raw(y) : open_image(y);
+	int r = check_apart(y);
 
+	if (!r)
+		r = y->q->to == HOST_FORMAT_RAW ? open_raw(y) : open_image(y);
 	if (r < 0) {
 		qcow_error_prefix(&y->err, "%s", y->q->target);
 		return r;

@@ -1,0 +1,200 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: GPL-2.0-only
+# qcow convert: what it makes is sound for both, holds what QEMU reads, and is described as what QEMU makes is.
+# shellcheck source=tests/tools/lib.sh
+. "$(dirname "$0")/lib.sh"
+
+disk=$REPO/tests/tools/disk.py
+
+# made NAME IMAGE RAW: IMAGE is sound for both, holds what RAW does, and we read it as QEMU does.
+made() {
+	local why
+	why=$(sound "$2")
+	[ -n "$why" ] || why=$(qemu-img compare -f qcow2 -F raw "$2" "$3" 2>&1) && [ "$why" = 'Images are identical.' ] || {
+		fail "$1" "$why"
+		return
+	}
+	why=$("$QCOW" convert "$2" back.raw 2>&1) || true
+	[ -n "$why" ] || why=$(cmp back.raw "$3" 2>&1) || true
+	if [ -n "$why" ]; then fail "$1" "reading it back: $why"; else ok "$1"; fi
+}
+
+files() { find . -type f ! -name err -printf '%p %s %i\n' | sort; }
+
+# refused NAME WORDS COMMAND...: status 1, one line with WORDS, and no file is left or changed.
+refused() {
+	local before status=0 name=$1 words=$2
+	before=$(files)
+	shift 2
+	"$@" >/dev/null 2>err || status=$?
+	if [ "$status" != 1 ] || [ "$(wc -l <err)" != 1 ] || ! grep -qF -- "$words" err; then
+		fail "$name" "exit status $status: $(cat err)"
+	elif [ "$(files)" != "$before" ]; then
+		fail "$name" 'it left something behind'
+	else
+		ok "$name"
+	fi
+}
+
+# ---- into images of every kind, the unaligned end included
+"$disk" a.raw 9000448 && "$disk" small.raw 1500160 2
+
+options='cluster_size=64k cluster_size=2M compat=0.10 extended_l2=on refcount_bits=1 refcount_bits=64
+	cluster_size=4k,refcount_bits=2 preallocation=metadata preallocation=falloc preallocation=full
+	extended_l2=on,preallocation=metadata lazy_refcounts=on cluster_size=512'
+full && options+=' cluster_size=512,compat=0.10 cluster_size=512,refcount_bits=64 cluster_size=1k,refcount_bits=8
+	cluster_size=16k,extended_l2=on cluster_size=2M,extended_l2=on cluster_size=32k cluster_size=512,refcount_bits=1
+	cluster_size=4k,preallocation=metadata'
+for o in $options; do
+	raw=a.raw
+	[[ $o != *=512* ]] || raw=small.raw
+	rm -f o.q
+	"$QCOW" convert -f raw -O qcow2 -o "$o" $raw o.q || true
+	made "convert/$o" o.q $raw
+	[[ $o != *prealloc* ]] || continue
+	for type in zlib zstd; do
+		[[ $type != zstd || $o != *0.10* ]] || continue
+		rm -f o.q
+		"$QCOW" convert -c -f raw -O qcow2 -o "$o,compression_type=$type" $raw o.q || true
+		made "convert/$o/$type" o.q $raw
+	done
+done
+
+# What info says of it is what it says of QEMU's; compressed is about as small.
+for o in cluster_size=64k compat=0.10 extended_l2=on,cluster_size=32k compression_type=zstd refcount_bits=8; do
+	for c in '' -c; do
+		rm -rf qemu ours && mkdir qemu ours
+		# shellcheck disable=SC2086
+		qemu-img convert $c -f raw -O qcow2 -o $o a.raw qemu/i && "$QCOW" convert $c -f raw -O qcow2 -o $o a.raw ours/i
+		why=$(diff <(cd qemu && info i) <(cd ours && info i) | head -n 3 | tr '\n' ' ')
+		[ -n "$why" ] || [ $(($(stat -c %s ours/i) * 100)) -le $(($(stat -c %s qemu/i) * 103)) ] || why='it is larger'
+		if [ -n "$why" ]; then fail "convert/like-qemu/$o$c" "$why"; else ok "convert/like-qemu/$o$c"; fi
+	done
+done
+
+# ---- data files
+for o in data_file=d data_file=d,data_file_raw=on data_file=d,preallocation=metadata; do
+	rm -f o.q d
+	"$QCOW" convert -f raw -O qcow2 -o "$o" a.raw o.q || true
+	made "convert/$o" o.q a.raw
+done
+if cmp -s d a.raw; then ok convert/data-file-is-raw; else fail convert/data-file-is-raw 'it differs'; fi
+
+# ---- from everything QEMU makes
+io='qemu-io -f qcow2'
+from() { # from NAME COMMANDS: make the image i; both read the same from it
+	rm -rf src && mkdir src
+	(cd src && eval "$2") >log 2>&1 || { fail "convert/from-$1" "$(tail -n 1 log)"; return; }
+	qemu-img convert -f qcow2 -O raw src/i q.raw && rm -f o.raw o.q
+	"$QCOW" convert src/i o.raw && "$QCOW" convert -O qcow2 src/i o.q || true
+	if cmp -s q.raw o.raw; then made "convert/from-$1" o.q q.raw; else fail "convert/from-$1" 'raw differs'; fi
+}
+from v2 "qemu-img convert -f raw -O qcow2 -o compat=0.10 ../a.raw i"
+from zlib "qemu-img convert -c -f raw -O qcow2 ../a.raw i"
+from zstd "qemu-img convert -c -f raw -O qcow2 -o compression_type=zstd,cluster_size=2M ../a.raw i"
+from extl2 "qemu-img convert -f raw -O qcow2 -o extended_l2=on ../a.raw i && $io -c 'write -z 3k 100k' -c 'discard 1M 64k' i"
+from data-file "qemu-img convert -f raw -O qcow2 -o data_file=d ../a.raw i"
+from empty "qemu-img create -f qcow2 i 0"
+from big "qemu-img create -f qcow2 i 20M && $io -c 'write -P 7 19M 64k' i"
+from chain "cp ../a.raw base && qemu-img create -f qcow2 -b base -F raw m && $io -c 'write -P 7 1M 300k' m &&
+	qemu-img create -f qcow2 -o cluster_size=4k -b m -F qcow2 i 12M && $io -c 'write -P 8 1100k 10k' -c 'write -z 0 64k' i"
+from short-base "head -c 96256 ../small.raw >base &&
+	qemu-img create -f qcow2 -b base -F raw i 4M && $io -c 'write -P 8 200k 10k' i"
+
+# Holes are not looked into byte by byte.
+qemu-img create -q -f qcow2 huge 1P && $io -c 'write -P 7 900T 64k' huge >log
+rm -f o.q && timeout 20 "$QCOW" convert -O qcow2 huge o.q || true
+if $io -r -c 'read -P 7 900T 64k' -c 'read -P 0 0 64k' o.q | grep -qi fail || [ "$(stat -c %s o.q)" -gt 30000000 ]; then
+	fail convert/huge "$(ls -l o.q)"
+else ok convert/huge; fi
+
+rm -rf src && mkdir src && qemu-img convert -f raw -O qcow2 small.raw src/i && qemu-img snapshot -c s src/i &&
+	$io -c 'write -P 9 0 1M' src/i >/dev/null
+for l in s 1 snapshot.name=s; do
+	rm -f o.q && "$QCOW" convert -O qcow2 -l $l src/i o.q
+	made "convert/snapshot-$l" o.q small.raw
+done
+
+# ---- over a backing file
+rm -rf over && mkdir over
+(cd over && cp ../a.raw base && qemu-img create -f qcow2 -b base -F raw m && $io -c 'write -P 7 1M 300k' m &&
+	qemu-img create -f qcow2 -o cluster_size=4k -b m -F qcow2 i 12M && $io -c 'write -P 8 1500k 10k' -c 'write -z 0 64k' i &&
+	qemu-img convert -f qcow2 -O raw i ../i.raw && truncate -s 5M other && dd if=../a.raw of=other bs=1M count=3 conv=notrunc) >log 2>&1
+over() { # over NAME BASE FORMAT OPTIONS LIMIT: fewer than LIMIT bytes are in it
+	rm -f over/o.q
+	"$QCOW" convert -O qcow2 -B "$2" -F "$3" -o "$4" over/i over/o.q || true
+	made "convert/over-$1" over/o.q i.raw
+	[ "$(stat -c %s over/o.q)" -lt "$5" ] || fail "convert/over-$1-size" "it has $(stat -c %s over/o.q) bytes"
+}
+over top-of-chain m qcow2 compat=1.1 700000
+over base-of-chain base raw compat=1.1 1200000
+over v2 m qcow2 compat=0.10 1200000
+over unrelated other raw compat=1.1 9000000
+over extl2 m qcow2 extended_l2=on 900000
+
+# ---- streams, devices' way, holes
+"$QCOW" convert -f raw -O qcow2 - o.q <a.raw
+made convert/stdin o.q a.raw
+head -c 100000 a.raw | "$QCOW" convert -f raw -O qcow2 -c - o.q
+head -c 100000 a.raw >cut.raw && truncate -s 100352 cut.raw
+made convert/stdin-odd o.q cut.raw
+if "$QCOW" convert src/i - 2>err | cmp -s - <(qemu-img convert -f qcow2 -O raw src/i q.raw && cat q.raw); then
+	ok convert/stdout
+else
+	fail convert/stdout "differs: $(cat err)"
+fi
+head -c 9000448 /dev/urandom >dev && "$QCOW" convert -n -f raw a.raw dev
+if cmp -s a.raw dev; then ok convert/in-place; else fail convert/in-place differs; fi
+for s in 0 4k 64k; do
+	rm -f o.raw && "$QCOW" convert -S $s -f raw a.raw o.raw
+	case $s in 0) want=17592 ;; 4k) want=$(($(du -k a.raw | cut -f 1) * 2)) ;; *) want=0 ;; esac
+	got=$(($(du -k o.raw | cut -f 1) * 2))
+	if ! cmp -s a.raw o.raw; then fail convert/sparse-$s differs
+	elif [ $s = 0 ] && [ $got -lt 17500 ]; then fail convert/sparse-0 'it has holes'
+	elif [ $s = 4k ] && [ $got -gt $((want + 64)) ]; then fail convert/sparse-4k "$got sectors, the source has $want"
+	else ok convert/sparse-$s; fi
+done
+
+# ---- what is replaced, refused, interrupted
+cp a.raw here && ln -s here link && chmod 600 here && "$QCOW" convert src/i link
+if [ -L link ] && [ "$(stat -c %a here)" = 600 ] && ! cmp -s here a.raw; then ok convert/replaces; else
+	fail convert/replaces "$(ls -l here link)"
+fi
+qemu-img create -q -f qcow2 busy 1M
+refused convert/not-qcow2 'qcow2' "$QCOW" convert a.raw out
+refused convert/no-target-format '-F' "$QCOW" convert -O qcow2 -B base over/i out
+refused convert/compress-raw '-O qcow2' "$QCOW" convert -c over/i out
+refused convert/compress-prealloc 'contradict' "$QCOW" convert -c -O qcow2 -o preallocation=full over/i out
+refused convert/bad-option cluster_size "$QCOW" convert -O qcow2 -o cluster_size=3k over/i out
+refused convert/onto-itself 'is read from' "$QCOW" convert -O qcow2 src/i src/i
+refused convert/onto-its-base 'is read from' "$QCOW" convert -O qcow2 over/i over/base
+refused convert/no-folder 'No such file' "$QCOW" convert src/i missing/out
+refused convert/too-small 'has' "$QCOW" convert -n -f raw a.raw cut.raw
+cp src/i bad
+l1=$((0x$(xxd -s 40 -l 8 -p bad)))
+printf '\xff' | dd of=bad bs=1 seek=$((l1 + 6)) conv=notrunc 2>/dev/null
+refused convert/damaged 'qemu-img check' "$QCOW" convert bad out
+# A writer has it open: both ways are refused, and it is said who.
+mkfifo hold
+qemu-io -f qcow2 busy <hold >/dev/null 2>&1 &
+exec 3>hold
+for _ in $(seq 50); do ! "$QCOW" info busy >/dev/null 2>&1 || "$QCOW" convert busy x 2>err || break; sleep 0.1; done
+rm -f x
+refused convert/source-in-use 'qemu-io' "$QCOW" convert busy out
+refused convert/target-in-use 'qemu-io' "$QCOW" convert -O qcow2 src/i busy
+exec 3>&-
+wait
+# Interrupted: no file under the name, and none beside it.
+mkdir stop && "$disk" stop.raw 200000000 3
+"$QCOW" convert -c -f raw -O qcow2 stop.raw stop/out 2>err &
+pid=$!
+for _ in $(seq 100); do [ -z "$(ls -A stop)" ] || break; sleep 0.02; done
+kill -TERM $pid # a shell's background job ignores SIGINT
+status=0
+wait $pid || status=$?
+if [ $status = 1 ] && [ -z "$(ls -A stop)" ] && grep -q cancelled err; then ok convert/interrupted; else
+	fail convert/interrupted "exit status $status, left: $(ls -A stop), said: $(cat err)"
+fi
+"$QCOW" convert -p src/i out 2>err
+if grep -q '100.0%' err; then ok convert/progress; else fail convert/progress "$(cat err)"; fi
+finish

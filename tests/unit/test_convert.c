@@ -1,0 +1,250 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Convert into memory: after a power cut at any moment there is a complete image or
+ * none; an error of the storage at any moment is reported; many options, many sizes.
+ */
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "imgcheck.h"
+#include "lib/convert.h"
+#include "lib/zeros.h"
+#include "memio.h"
+
+struct variant {
+	const char *name;
+	struct qcow_create_params p;
+	size_t min_sparse;
+	bool compress;
+};
+
+static const struct variant variants[] = {
+	{ "64k", { .version = 3, .cluster_bits = 16, .refcount_order = 4 }, 4096, false },
+	{ "512", { .version = 3, .cluster_bits = 9, .refcount_order = 6 }, 4096, false },
+	{ "v2", { .version = 2, .cluster_bits = 12, .refcount_order = 4 }, 4096, true },
+	{ "zlib", { .version = 3, .cluster_bits = 12, .refcount_order = 1 }, 4096, true },
+	{ "zlib1", { .version = 3, .cluster_bits = 9, .refcount_order = 0 }, 4096, true },
+	{ "zstd",
+	  { .version = 3,
+	    .cluster_bits = 16,
+	    .refcount_order = 3,
+	    .compression = QCOW_COMPRESSION_ZSTD },
+	  4096,
+	  true },
+	{ "extl2",
+	  { .version = 3, .cluster_bits = 14, .refcount_order = 4, .extl2 = true },
+	  4096,
+	  false },
+	{ "full", { .version = 3, .cluster_bits = 12, .refcount_order = 5 }, 0, false },
+	{ "prealloc",
+	  { .version = 3,
+	    .cluster_bits = 12,
+	    .refcount_order = 4,
+	    .prealloc = QCOW_PREALLOC_METADATA },
+	  4096,
+	  false },
+};
+
+#define NR_VARIANTS (sizeof(variants) / sizeof(*variants))
+
+/* Holes, text and noise, by a seed. */
+static struct memio *make_disk(uint64_t size, uint64_t seed)
+{
+	struct memio *m = memio_create(size);
+	uint64_t off, n, i;
+
+	for (off = 0; off < size; off += n) {
+		n = 512 * (1 + memio_random(&seed) % 60);
+		if (n > size - off)
+			n = size - off;
+		switch (memio_random(&seed) % 3) {
+		case 0:
+			break;
+		case 1:
+			memset(m->data + off, (int)(1 + memio_random(&seed) % 255), n);
+			break;
+		default:
+			for (i = 0; i < n; i++)
+				m->data[off + i] = (uint8_t)memio_random(&seed);
+		}
+	}
+	return m;
+}
+
+static struct qcow_chain *chain_of(struct qcow_io *io, bool raw)
+{
+	struct qcow_chain_params params = { .raw_ok = raw };
+	struct qcow_error err = { 0 };
+	struct qcow_chain *c;
+
+	assert_int_equal(qcow_chain_create(&c, &params, &err), 0);
+	if ((raw ? qcow_chain_add_raw(c, io, &err) : qcow_chain_add_qcow2(c, io, NULL, &err)) ||
+	    qcow_chain_seal(c, &err))
+		fail_msg("%s", err.text);
+	return c;
+}
+
+static int convert(const struct variant *v, struct memio *disk, struct memio *out,
+		   struct qcow_error *err)
+{
+	struct qcow_create_params p = v->p;
+	struct qcow_convert c = { .src = chain_of(&disk->io, true),
+				  .io = &out->io,
+				  .compress = v->compress,
+				  .min_sparse = v->min_sparse,
+				  .nr_threads = 1 };
+	int r;
+
+	p.size = disk->size;
+	r = qcow_builder_create(&c.image, &out->io, &p, err);
+	if (!r)
+		r = qcow_convert(&c, err);
+	if (!r)
+		r = qcow_io_flush(&out->io, err);
+	if (!r)
+		r = qcow_builder_finish(c.image, true, err);
+	qcow_builder_destroy(c.image);
+	qcow_chain_destroy(c.src);
+	return r;
+}
+
+static bool has_magic(const struct memio *m)
+{
+	return m->size >= 4 && !memcmp(m->data, "QFI\xfb", 4);
+}
+
+/* NULL, or what is wrong with the image. */
+static const char *judge(struct memio *m, const struct memio *disk)
+{
+	static char text[400];
+	struct qcow_error err = { 0 };
+	struct imgcheck check;
+	struct qcow_scratch *s;
+	struct qcow_chain *c;
+	uint8_t *buf = malloc(disk->size);
+	const char *wrong = NULL;
+
+	imgcheck(m->data, m->size, &check);
+	if (check.corruptions || check.leaks) {
+		snprintf(text, sizeof(text), "%u leaks, %s", (unsigned int)check.leaks,
+			 check.first);
+		free(buf);
+		return text;
+	}
+	c = chain_of(&m->io, false);
+	assert_int_equal(qcow_scratch_create(&s, c, &err), 0);
+	if (qcow_chain_size(c) != disk->size)
+		wrong = "another size";
+	else if (qcow_chain_read(c, 0, buf, disk->size, s, &err))
+		wrong = "cannot be read";
+	else if (memcmp(buf, disk->data, disk->size))
+		wrong = "other contents";
+	qcow_scratch_destroy(s);
+	qcow_chain_destroy(c);
+	free(buf);
+	return wrong;
+}
+
+struct visit {
+	const struct memio *disk;
+	const char *wrong;
+	unsigned int nr_none, nr_complete;
+};
+
+static bool visit_crash(struct memio *m, size_t k, void *arg)
+{
+	struct visit *v = arg;
+
+	(void)k;
+	if (!has_magic(m)) {
+		v->nr_none++;
+		return true;
+	}
+	v->nr_complete++;
+	v->wrong = judge(m, v->disk);
+	return !v->wrong;
+}
+
+static void test_crashes(void **state)
+{
+	size_t i;
+
+	(void)state;
+	for (i = 0; i < NR_VARIANTS; i++) {
+		struct memio *disk = make_disk(200 * 1024 + 512 * i, i + 1), *out = memio_create(0);
+		struct visit v = { .disk = disk };
+		struct qcow_error err = { 0 };
+		struct memio_crash crash;
+
+		memio_record(out, &crash, i + 1);
+		if (convert(&variants[i], disk, out, &err))
+			fail_msg("%s: %s", variants[i].name, err.text);
+		memio_crashes(&crash, 4, visit_crash, &v);
+		if (v.wrong)
+			fail_msg("%s after a crash: %s", variants[i].name, v.wrong);
+		assert_true(v.nr_none > 4 && v.nr_complete > 0);
+		v.wrong = judge(out, disk);
+		if (v.wrong)
+			fail_msg("%s: %s", variants[i].name, v.wrong);
+		memio_destroy(out);
+		memio_destroy(disk);
+	}
+}
+
+/* The storage fails at every moment; the last try succeeds. */
+static void test_errors(void **state)
+{
+	struct memio *disk = make_disk(100 * 1024, 9), *out;
+	struct qcow_error err;
+	long n;
+	int r = -1;
+
+	(void)state;
+	for (n = 0; r; n++) {
+		out = memio_create(0);
+		out->fail_after = n;
+		out->fail_errno = ENOSPC;
+		err = (struct qcow_error){ 0 };
+		r = convert(&variants[n % 2 ? 2 : 4], disk, out, &err);
+		assert_true(r == 0 || r == -ENOSPC);
+		assert_true(!r || *err.text);
+		memio_destroy(out);
+	}
+	assert_true(n > 10);
+	memio_destroy(disk);
+}
+
+static void test_zeros(void **state)
+{
+	uint8_t buf[300];
+	size_t len, i;
+
+	(void)state;
+	for (len = 0; len < 100; len++) {
+		memset(buf, 0, sizeof(buf));
+		assert_true(qcow_is_zero(buf + 3, len));
+		for (i = 0; i < len; i++) {
+			buf[3 + i] = 1;
+			assert_false(qcow_is_zero(buf + 3, len));
+			buf[3 + i] = 0;
+		}
+	}
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_crashes),
+		cmocka_unit_test(test_errors),
+		cmocka_unit_test(test_zeros),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
