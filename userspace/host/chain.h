@@ -62,9 +62,9 @@ enum {
 				      image, else BASE */
 	HOST_CHAIN_PROBE_LOCK = 1 << 2, /* only look for conflicts */
 	HOST_CHAIN_BUFFERED_OK = 1 << 3,
-	HOST_CHAIN_INFO = 1 << 4, /* for headers only: the chain is not sealed, and layers may
-				     be encrypted */
-	HOST_CHAIN_ONE = 1 << 5,  /* only the image itself; implies INFO */
+	HOST_CHAIN_INFO = 1 << 4,     /* for headers only: the chain is not sealed, and layers may
+					 be encrypted */
+	HOST_CHAIN_ONE = 1 << 5,      /* only the image itself; implies INFO */
 	HOST_CHAIN_BUFFERED = 1 << 6, /* regular files through the page cache */
 };
 
