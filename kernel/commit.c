@@ -142,9 +142,10 @@ static void seal(struct qcow_disk *disk)
 	c->nr_deltas = qcow_map_seal(&disk->map, c->deltas, &c->exposing);
 	/* An external data file is not what the helper flushes. */
 	c->exposing |= disk->alloc.identity;
-	if (!c->nr_deltas)
-		/* Pairs with the acquire in idle. */
-		smp_store_release(&c->busy, false);
+	if (c->nr_deltas)
+		return;
+	/* Pairs with the acquire in idle. */
+	smp_store_release(&c->busy, false);
 }
 
 /* ---- what is free afterwards --------------------------------------------------------- */

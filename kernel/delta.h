@@ -7,9 +7,9 @@
  * the next generation. So a block that changes often costs one delta, and the memory of
  * a delta is that bit and its page, which stays pinned until the commit is done.
  *
- *	clean  --set-->    dirty; map->dirty has its page
- *	dirty  --seal-->   sealed: in the array to be committed; map->sealed has the page
- *	sealed --unseal--> clean: it was committed
+ *	clean   -> set ->     open: the bit; its page is on map->dirty
+ *	open    -> seal ->    in the array to be committed; page on map->sealed
+ *	sealed  -> commit ->  clean
  *
  * Everything here is under the xa_lock of map->pages.
  */
