@@ -13,9 +13,10 @@
 #define TABLES_LOW	16
 #define RETRY_DELAY	HZ	/* while there is no space */
 
+/* A lease takes about as long as writing half of one: the next is asked for in time. */
 static bool is_low(const struct qcow_alloc *alloc)
 {
-	return !alloc->identity && alloc->nr_free < alloc->lease_clusters / 4 + 1;
+	return !alloc->identity && alloc->nr_free < alloc->lease_clusters / 2 + 1;
 }
 
 static void kick_locked(struct qcow_alloc *alloc)
@@ -23,8 +24,9 @@ static void kick_locked(struct qcow_alloc *alloc)
 	lockdep_assert_held(&alloc->lock);
 	if (alloc->stopped || alloc->state != QCOW_ALLOC_IDLE || alloc->no_space_since)
 		return;
-	if (!is_low(alloc) && alloc->nr_tables >= TABLES_LOW)
+	if (!is_low(alloc) && alloc->nr_tables >= TABLES_LOW && !alloc->wanted)
 		return;
+	alloc->wanted = false;
 	alloc->state = QCOW_ALLOC_PROPOSING;
 	queue_work(qcow_wq, &alloc->work);
 }
@@ -141,6 +143,7 @@ static void take_grant_locked(struct qcow_alloc *alloc, const struct qcow_answer
 	alloc->nr_proposal = 0;
 	alloc->nr_tables = answer->tables;
 	alloc->no_space_since = 0;
+	alloc->smaller = 0;
 	alloc->nr_leases++;
 }
 
@@ -165,7 +168,17 @@ static bool same_leases(const struct qcow_alloc *alloc, const struct qcow_answer
 /* What failed in a way that leaves open whether it was done. */
 static bool in_doubt(int error)
 {
-	return error == -ETIMEDOUT || error == -ENOSPC || error == -ERESTART;
+	return error == -ETIMEDOUT || error == -ERESTART;
+}
+
+/* The last of the space is in smaller pieces. */
+static bool ask_less_locked(struct qcow_alloc *alloc, int error)
+{
+	if (error != -ENOSPC || !(alloc->lease_clusters >> alloc->smaller))
+		return false;
+	alloc->smaller += 2;
+	kick_locked(alloc);
+	return true;
 }
 
 static int grant_done(struct qcow_upcall *uc, const struct qcow_answer *answer)
@@ -188,6 +201,8 @@ static int grant_done(struct qcow_upcall *uc, const struct qcow_answer *answer)
 		settle_locked(alloc, in_doubt(error) ? QCOW_ALLOC_HELD : QCOW_ALLOC_IDLE);
 		if (error == -ETIMEDOUT)
 			queue_delayed_work(qcow_wq, &alloc->retry, RETRY_DELAY);
+		if (ask_less_locked(alloc, error))
+			error = 0;
 		error = verdict_locked(alloc, error);
 	}
 	spin_unlock(&alloc->lock);
@@ -200,8 +215,8 @@ static int grant_done(struct qcow_upcall *uc, const struct qcow_answer *answer)
 static int put_propose(struct sk_buff *msg, const struct qcow_upcall *uc)
 {
 	const struct qcow_alloc *alloc = uc->data;
-	u64 bytes = is_low(alloc) ? alloc->lease_clusters << alloc->cluster_shift << SECTOR_SHIFT :
-				    0;
+	u64 nr = is_low(alloc) ? max(alloc->lease_clusters >> alloc->smaller, 1ULL) : 0;
+	u64 bytes = nr << alloc->cluster_shift << SECTOR_SHIFT;
 
 	return nla_put_u64_64bit(msg, DM_QCOW_ATTR_BYTES, bytes, DM_QCOW_ATTR_PAD) ?:
 	       nla_put_u32(msg, DM_QCOW_ATTR_TABLES, TABLES_ASKED);
@@ -331,7 +346,7 @@ void qcow_alloc_put(struct qcow_alloc *alloc, sector_t host_sector, u64 nr, bool
 }
 
 /**
- * qcow_alloc_want() - somebody waits: see that something comes
+ * qcow_alloc_want() - somebody waits for tables: see that some come
  * @alloc: the pool
  *
  * Context: process; does not sleep.
@@ -339,6 +354,7 @@ void qcow_alloc_put(struct qcow_alloc *alloc, sector_t host_sector, u64 nr, bool
 void qcow_alloc_want(struct qcow_alloc *alloc)
 {
 	spin_lock(&alloc->lock);
+	alloc->wanted = true;
 	kick_locked(alloc);
 	spin_unlock(&alloc->lock);
 }

@@ -55,7 +55,9 @@ struct qcow_alloc {
 	spinlock_t lock;		/* protects what follows */
 	enum qcow_alloc_state state;
 	bool stopped;
+	bool wanted;			/* tables, by who got none */
 	u32 nr_tables;			/* pages that may have deltas; see the uapi's TABLES */
+	unsigned int smaller;		/* log2 of what a lease has to do with less */
 	u64 nr_free;			/* clusters */
 	struct list_head free;		/* struct qcow_space */
 	struct list_head tables;	/* struct qcow_space: the worker's, for ATTACH */

@@ -139,6 +139,21 @@ void qcow_cell_release(struct qcow_cell *cell)
 	mempool_free(cell, &disk->cells.pool);
 }
 
+/**
+ * qcow_cell_go_on() - run the cell's work, when its I/O is done
+ * @cell: with nothing under way
+ *
+ * Context: any, interrupts included; does not sleep. File systems complete much in
+ * workers of their own: no need for another one then.
+ */
+void qcow_cell_go_on(struct qcow_cell *cell)
+{
+	if (in_task() && !irqs_disabled())
+		cell->work.func(&cell->work);
+	else
+		queue_work(qcow_wq, &cell->work);
+}
+
 static void end_with(struct qcow_cell *cell, int error)
 {
 	struct bio_list bios;

@@ -75,6 +75,7 @@ int qcow_cell_module_init(void);
 void qcow_cell_module_exit(void);
 
 void qcow_cell_enter(struct qcow_disk *disk, struct bio *bio);
+void qcow_cell_go_on(struct qcow_cell *cell);
 void qcow_cell_wait(struct qcow_cell *cell);
 void qcow_cell_shrink(struct qcow_cell *cell, u64 last);
 void qcow_cell_release(struct qcow_cell *cell);

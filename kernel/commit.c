@@ -278,10 +278,13 @@ static void run(struct work_struct *work)
 {
 	struct qcow_disk *disk = container_of(work, struct qcow_disk, commit.work);
 	struct bio_list bios;
+	bool dirty;
 	int r;
 
 	mutex_lock(&disk->commit.mutex);
+	WRITE_ONCE(disk->commit.pressed, false);
 	take_flushes(&disk->commit, &bios);
+	dirty = !qcow_commit_idle(disk);
 	r = commit_locked(disk, !bio_list_empty(&bios));
 	qcow_bios_end(&bios, r);
 	if (r)
@@ -289,17 +292,27 @@ static void run(struct work_struct *work)
 	else
 		tidy(disk);
 	mutex_unlock(&disk->commit.mutex);
-	qcow_cells_resume(disk);
-}
-
-static void want(struct qcow_commit *c)
-{
-	queue_work(qcow_commit_wq, &c->work);
+	if (dirty)
+		qcow_cells_resume(disk);
 }
 
 static void in_background(struct work_struct *work)
 {
-	want(container_of(to_delayed_work(work), struct qcow_commit, background));
+	struct qcow_commit *c = container_of(to_delayed_work(work), struct qcow_commit,
+					     background);
+
+	queue_work(qcow_commit_wq, &c->work);
+}
+
+/*
+ * A commit of nothing would wake who waits for nothing; the next delta wants one, too,
+ * in qcow_commit_note().
+ */
+static void press(struct qcow_disk *disk)
+{
+	WRITE_ONCE(disk->commit.pressed, true);
+	if (!qcow_commit_idle(disk))
+		queue_work(qcow_commit_wq, &disk->commit.work);
 }
 
 /**
@@ -352,7 +365,7 @@ bool qcow_commit_claim(struct qcow_disk *disk, struct qcow_map_page *page, unsig
 
 	if (!qcow_map_credit(&disk->map, page, READ_ONCE(disk->alloc.nr_tables))) {
 		qcow_alloc_want(&disk->alloc);
-		want(c);
+		press(disk);
 		return false;
 	}
 	spin_lock(&c->lock);
@@ -361,7 +374,7 @@ bool qcow_commit_claim(struct qcow_disk *disk, struct qcow_map_page *page, unsig
 		c->nr_claimed += nr;
 	spin_unlock(&c->lock);
 	if (!room || nr_dirty > QCOW_DELTAS_MAX / 2)
-		want(c);
+		press(disk);
 	return room;
 }
 
@@ -387,6 +400,8 @@ void qcow_commit_unclaim(struct qcow_disk *disk, unsigned int nr)
  */
 void qcow_commit_note(struct qcow_disk *disk)
 {
+	if (unlikely(READ_ONCE(disk->commit.pressed)))
+		queue_work(qcow_commit_wq, &disk->commit.work);
 	/* Does nothing if it is on its way. */
 	queue_delayed_work(qcow_commit_wq, &disk->commit.background, BACKGROUND_DELAY);
 }

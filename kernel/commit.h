@@ -39,6 +39,7 @@ struct qcow_map_page;
  * @deltas: the sealed generation, room for QCOW_DELTAS_MAX
  * @nr_deltas: in it; 0: there is none
  * @busy: there is one, or one is being sealed; see qcow_commit_idle()
+ * @pressed: a cell waits for a commit; racy, but it looks again itself
  * @exposing: it needs its data flushed first
  * @freed: clusters whose pointer goes with it (struct qcow_space)
  * @unfenced: those of earlier ones that wait for a fence
@@ -54,6 +55,7 @@ struct qcow_commit {
 	unsigned int nr_deltas;
 	unsigned int next_delta;
 	bool busy;
+	bool pressed;
 	bool exposing;
 	struct list_head freed;
 	struct list_head unfenced;

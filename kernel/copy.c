@@ -136,7 +136,7 @@ static void part_done(struct bio *bio)
 	qcow_disk_leave(bio);
 	bio_put(bio);
 	if (atomic_dec_and_test(&cell->pending))
-		queue_work(qcow_wq, &cell->work);
+		qcow_cell_go_on(cell);
 }
 
 /* A bio over the copy's bytes from @off on; as far as one goes. */

@@ -7,9 +7,9 @@
  * the next generation. So a block that changes often costs one delta, and the memory of
  * a delta is that bit and its page, which stays pinned until the commit is done.
  *
- *	clean   -> set ->     open: the bit; its page is on map->dirty
- *	open    -> seal ->    in the array to be committed; page on map->sealed
- *	sealed  -> commit ->  clean
+ *	set	the bit; its page goes onto map->dirty
+ *	seal	into the array to be committed; the page goes onto map->sealed
+ *	unseal	it was committed
  *
  * Everything here is under the xa_lock of map->pages.
  */

@@ -192,13 +192,10 @@ int qcow_disk_map(struct qcow_disk *disk, struct bio *bio)
 	return follow(disk, bio, io, &x) ? DM_MAPIO_REMAPPED : DM_MAPIO_SUBMITTED;
 }
 
-/* In ->map: a worker has to take care of it. */
+/* In ->map: a worker has to take care of it. Nobody is kept waiting here, REQ_NOWAIT or not. */
 static int defer(struct qcow_disk *disk, struct bio *bio)
 {
-	if (bio->bi_opf & REQ_NOWAIT) {
-		bio_wouldblock_error(bio);
-		return DM_MAPIO_SUBMITTED;
-	}
+	bio->bi_opf &= ~REQ_NOWAIT;
 	this_cpu_inc(disk->stats->deferred);
 	trim_to_page(disk, bio);
 	qcow_disk_defer(disk, bio);

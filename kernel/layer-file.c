@@ -204,10 +204,13 @@ static void submit_writes(struct work_struct *work)
 	struct llist_node *bios = llist_reverse_order(llist_del_all(&q->writes.bios));
 	struct qcow_layer_io *io, *next;
 	struct blk_plug plug;
+	unsigned int i = 0;
 
 	current->flags |= PF_LOCAL_THROTTLE;
 	blk_start_plug(&plug);
 	llist_for_each_entry_safe(io, next, bios, node) {
+		if (i++ % TAG_BATCH == 0)
+			plug.nr_ios = count_ios(io);
 		if (start_write(io->layer->file)) {
 			submit_write(io);
 			continue;

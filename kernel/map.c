@@ -220,6 +220,15 @@ static int store_locked(struct qcow_map *map, struct xa_state *xas, void *slot)
 	return 0;
 }
 
+/*
+ * Two LOADs of one page can be answered: a bio that missed it asks again if the first
+ * answer was faster than it. What is there already is at least as new, and may be pinned.
+ */
+static int insert_locked(struct qcow_map *map, struct xa_state *xas, void *slot)
+{
+	return xas_load(xas) ? -EEXIST : store_locked(map, xas, slot);
+}
+
 /**
  * qcow_map_insert() - publish a page
  * @map: the map
@@ -250,12 +259,12 @@ int qcow_map_insert(struct qcow_map *map, u64 page_idx, u32 seq, struct qcow_map
 		xas_lock(&xas);
 		r = seq == qcow_map_seq(map, page_idx) ? 0 : -ESTALE;
 		if (!r)
-			r = store_locked(map, &xas, value ?: page);
+			r = insert_locked(map, &xas, value ?: page);
 		xas_unlock(&xas);
 	} while (xas_nomem(&xas, GFP_NOIO | __GFP_NOWARN));
-	if (!r && value)
+	if ((!r && value) || r == -EEXIST)
 		qcow_map_page_destroy(map, page);
-	return r;
+	return r == -EEXIST ? 0 : r;
 }
 
 /**

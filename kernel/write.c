@@ -139,6 +139,9 @@ void qcow_write_finish(struct qcow_cell *cell)
 	if (!cell->status)
 		qcow_alloc_space_again(&cell->disk->alloc);
 	qcow_write_give_up(cell);
+	/* What it gave up may be what others wait for. */
+	if (cell->status)
+		qcow_cells_resume(cell->disk);
 	end_front(cell);
 	qcow_cell_release(cell);
 }
@@ -155,7 +158,7 @@ static void front_written(struct bio *clone)
 	cell->status = clone->bi_status;
 	bio_put(clone);
 	INIT_WORK(&cell->work, finish);
-	queue_work(qcow_wq, &cell->work);
+	qcow_cell_go_on(cell);
 }
 
 static void write_front(struct qcow_cell *cell)

@@ -11,6 +11,7 @@
 #define TEST_BLOCKS	(TEST_PAGES * DM_QCOW_PAGE_BLOCKS)
 #define TEST_BLOCK_SIZE	4096
 #define TEST_LOOKUPS	20000
+#define TEST_BUDGET	(TEST_PAGES / 2 * (ENTRY_ARRAY_BYTES + sizeof(struct qcow_map_page)))
 
 struct map_test {
 	struct qcow_map map;
@@ -142,7 +143,7 @@ static bool __init qcow_map_selftest(void)
 	if (!t)
 		return false;
 	prandom_seed_state(&t->rnd, 20261121);
-	if (qcow_map_init(&t->map, TEST_BLOCK_SIZE, TEST_PAGES / 2 * PAGE_BYTES)) {
+	if (qcow_map_init(&t->map, TEST_BLOCK_SIZE, TEST_BUDGET)) {
 		vfree(t);
 		return false;
 	}

@@ -288,6 +288,7 @@ static int grant_one(struct qcow_writer *w, struct qcow_lease_extent *e, uint64_
 				r = meta_zero(w, off, qcow_cluster_size(&w->h), err);
 		return r;
 	}
+	/* A hole: reserving its space would have the file system split extents at every write. */
 	if (off >= size)
 		return 0;
 	r = qcow_io_zero(w->io, off, e->len, err);
@@ -321,6 +322,17 @@ static int check_extents(struct qcow_writer *w, const struct qcow_lease_extent *
 	return r;
 }
 
+/* No room for all of it. Who asked may ask for less, so nothing of it stays taken. */
+static void give_up(struct qcow_writer *w, const struct qcow_lease_extent *ext, size_t nr)
+{
+	size_t i;
+
+	for (i = 0; i < nr; i++)
+		if (qcow_ref_update(w, QCOW_REF_RELEASE, ext[i].host_off, ext[i].len, NULL) < 0)
+			return;
+	qcow_lease_forget(w, ext, nr);
+}
+
 int qcow_lease_grant(struct qcow_writer *w, struct qcow_lease_extent *ext, size_t nr,
 		     struct qcow_error *err)
 {
@@ -336,6 +348,8 @@ int qcow_lease_grant(struct qcow_writer *w, struct qcow_lease_extent *ext, size_
 		r = prepare_tables(w, ext, nr, err);
 	for (i = 0; i < nr && !r; i++)
 		r = grant_one(w, &ext[i], size, err);
+	if (r == -ENOSPC)
+		give_up(w, ext, nr);
 	if (!r)
 		r = qcow_barrier(w, QCOW_BARRIER_GRANT, err);
 	for (i = 0; i < nr && !r; i++) {

@@ -153,7 +153,8 @@
  *   tables have space behind them, so that a COMMIT never needs any.
  *   TABLES: in how many more L2 tables deltas may lie before another PROPOSE;
  *   DM_QCOW_TABLES_ENOUGH if none will ever be missing.
- *   ERROR ENOSPC: the kernel may say it again; any other: it forgets the proposal.
+ *   ERROR, ENOSPC too: nothing of it is leased, and the kernel forgets the proposal. After
+ *   ENOSPC it proposes less, or the same later.
  *
  * COMMIT
  * ------
