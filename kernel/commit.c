@@ -81,12 +81,37 @@ static void note_lost(struct qcow_disk *disk, u64 nr)
 	c->lost += nr;
 }
 
+static u64 cluster_of(const struct qcow_disk *disk, u64 guest_off)
+{
+	return guest_off >> SECTOR_SHIFT >> disk->alloc.cluster_shift;
+}
+
+/* The blocks of a cluster stay together: it may move, and must not be seen half moved. */
+static unsigned int next_chunk(const struct qcow_disk *disk)
+{
+	const struct qcow_commit *c = &disk->commit;
+	const struct dm_qcow_delta *d = &c->deltas[c->next_delta];
+	unsigned int nr = c->nr_deltas - c->next_delta;
+	unsigned int block_shift = disk->map.block_shift + SECTOR_SHIFT;
+
+	if (nr <= DM_QCOW_MAX_DELTAS)
+		return nr;
+	for (nr = DM_QCOW_MAX_DELTAS; nr > 1; nr--) {
+		const struct dm_qcow_delta *last = &d[nr - 1];
+		u64 end = last->guest_off + ((u64)last->nr_blocks << block_shift);
+
+		if (cluster_of(disk, end - 1) != cluster_of(disk, d[nr].guest_off))
+			break;
+	}
+	return nr;
+}
+
 static int commit_chunk(struct qcow_disk *disk)
 {
 	struct qcow_commit *c = &disk->commit;
 	struct chunk chunk = {
 		.c = c,
-		.nr = min_t(unsigned int, c->nr_deltas - c->next_delta, DM_QCOW_MAX_DELTAS),
+		.nr = next_chunk(disk),
 		.flags = c->exposing ? 0 : DM_QCOW_COMMIT_UNFLUSHED,
 	};
 	struct qcow_upcall question = {

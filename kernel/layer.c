@@ -92,7 +92,8 @@ void qcow_layer_close(struct qcow_layer *layer)
  */
 bool qcow_layer_holds(const struct qcow_layer *layer, u64 off, u64 len)
 {
-	u64 end = layer->bdev ? layer->size : MAX_HOST_OFF;
+	/* A device may have grown since it was opened. */
+	u64 end = layer->bdev ? bdev_nr_bytes(layer->bdev) : MAX_HOST_OFF;
 
 	return off <= end && len <= end - off;
 }

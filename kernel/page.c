@@ -82,6 +82,7 @@ struct qcow_map_page *qcow_map_page_create(struct qcow_map *map)
 	page->places = NULL;
 	page->used = true;
 	page->pins = 0;
+	page->credited = false;
 	bitmap_zero(page->dirty, DM_QCOW_PAGE_BLOCKS);
 	INIT_LIST_HEAD(&page->dirty_node);
 	INIT_LIST_HEAD(&page->sealed_node);
