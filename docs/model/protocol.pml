@@ -75,6 +75,9 @@ byte free_q;		/* FREE is unanswered: of this one */
 #ifdef DROP_SEAL
 bit flushed;
 #endif
+#ifdef DROP_LATE
+byte late, late_to[NG];	/* a COMMIT that timed out, and that the worker has not begun */
+#endif
 #ifdef CLOSE
 bit close_q;		/* CLOSE is unanswered */
 byte back;		/* leases given back before it */
@@ -198,6 +201,9 @@ inline sort()
 			SWAP_BITS(fence_s, i); SWAP_BITS(free_q, i); SWAP_BITS(lost, i); SWAP_BITS(leaked, i);
 #ifdef CLOSE
 			SWAP_BITS(back, i);
+#endif
+#ifdef DROP_LATE
+			SWAP_NAME(late_to[0]); SWAP_NAME(late_to[1]);
 #endif
 			SWAP(wait);
 			m = ref[i].now; ref[i].now = ref[i + 1].now; ref[i + 1].now = m;
@@ -458,6 +464,9 @@ end:	do
 		check()
 	   }
 #endif
+#ifdef DROP_LATE
+	:: d_step { commit_q && !late -> late = sealed; late_to[0] = sealed_to[0]; late_to[1] = sealed_to[1] }
+#endif
 	/* no deltas: a plain flush, but not past a commit that runs */
 #ifdef DROP_FLUSH_ORDER
 	:: d_step { phase == 2 && !delta -> flush_data(); phase = 4; check() }
@@ -508,6 +517,9 @@ inline die()
 #endif
 #ifdef DROP_RECORD
 	lease = 0; tlease = 0;
+#endif
+#ifdef DROP_LATE
+	late = 0; late_to[0] = 0; late_to[1] = 0;
 #endif
 	at = IDLE; lost = 0; fence_s = 0; fresh = 0;
 #ifndef DROP_ADOPT
@@ -684,6 +696,20 @@ end:	do
 	:: d_step { COMMIT_STEP(1) && !DIFFERS(0) && !l1[1].now && RESERVE(1) -> put_table(1, 1) }
 	:: d_step { at == COMMIT && fresh && !DIFFERS(0) && DIFFERS(1) -> put_l1(1) }
 	:: d_step { commit_q && !free_q && MAY(COMMIT) && !DIFFERS(0) && !DIFFERS(1) -> answer_commit() }
+
+#ifdef DROP_LATE
+	:: d_step { late && at == IDLE ->
+		for (i : 0 .. NG - 1) {
+			if :: HAS(late, i) ->
+				x = tab[TABLE_OF(i)].now;
+				if :: x && x != late_to[i] && HAS(ro, x - 1) -> lost = lost | BIT(x - 1) :: else fi;
+				PUT(tab[TABLE_OF(i)], late_to[i])
+			   :: else fi
+		}
+		late = 0; late_to[0] = 0; late_to[1] = 0;
+		check()
+	   }
+#endif
 
 	:: d_step { free_q && at == IDLE -> j = LOWEST(free_q); lower(j) }
 	:: d_step { at == FREE -> free_q = 0; at = IDLE; check() }
