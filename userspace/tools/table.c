@@ -73,7 +73,7 @@ static bool can_be_passed(const char *word)
 	if (*c)
 		fprintf(stderr,
 			"qcow: %s: blanks and backslashes cannot be passed to the device mapper; "
-			"use a symlink\n",
+			"use a symlink, or a snapshot's id\n",
 			word);
 	return !*c;
 }
