@@ -344,6 +344,7 @@ header("size-odd", want="same", size=1000)
 header("size-tiny", want="same", size=1)
 for _bits in (0, 8, 22, 31, 32, 63, 64, U32):
     header(f"cluster-bits-{_bits}", cluster_bits=_bits)
+header("cluster-bits-13-extended-l2", "extended-l2-16k", cluster_bits=13)
 for _order in (7, 8, 31, 32, 63, 64, U32):
     header(f"refcount-order-{_order}", refcount_order=_order)
 for _version in (0, 1, 4, U32):

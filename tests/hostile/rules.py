@@ -16,6 +16,7 @@ STRICTER = (
 # What QEMU says when it refuses what the library reads.
 QEMU_STRICTER = (
     r"Could not read bitmap",  # we show bitmaps, and do not read their bits
+    r"Bitmap '.*' doesn't satisfy the constraints",  # its table's size or flags
 )
 
 

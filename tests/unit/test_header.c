@@ -234,6 +234,28 @@ static void test_extensions(void **state)
 	assert_int_equal(with_ext(0x23852875, bitmaps, 24, 0, 1, &h), -EINVAL);
 }
 
+/* No end marker: the area is full, the backing name follows at once. */
+static void test_full_area(void **state)
+{
+	struct qcow_header h;
+	struct qcow_error err;
+	struct memimg m;
+
+	(void)state;
+	memimg_init(&m, 3, 16, 1 << 20);
+	memimg_be32(&m, 112, 0x01020304);
+	memimg_be32(&m, 116, 16);
+	memimg_be64(&m, 8, 136);
+	memimg_be32(&m, 16, 4);
+	memcpy(m.bytes + 136, "base", 4);
+	assert_int_equal(read_header(&m, &h, &err), 0);
+	assert_int_equal(h.nr_unknown_ext, 1);
+	assert_string_equal(h.backing_name, "base");
+	memimg_be32(&m, 116, 17);
+	assert_int_equal(read_header(&m, &h, &err), -EINVAL);
+	memimg_exit(&m);
+}
+
 static void test_duplicate_extension(void **state)
 {
 	struct qcow_header h;
@@ -361,12 +383,19 @@ static void test_text(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_sound),		cmocka_unit_test(test_version_2),
-		cmocka_unit_test(test_pokes),		cmocka_unit_test(test_truncated),
-		cmocka_unit_test(test_extensions),	cmocka_unit_test(test_duplicate_extension),
-		cmocka_unit_test(test_many_extensions), cmocka_unit_test(test_feature_name),
-		cmocka_unit_test(test_backing_name),	cmocka_unit_test(test_foreign),
-		cmocka_unit_test(test_io_error),	cmocka_unit_test(test_text),
+		cmocka_unit_test(test_sound),
+		cmocka_unit_test(test_version_2),
+		cmocka_unit_test(test_pokes),
+		cmocka_unit_test(test_truncated),
+		cmocka_unit_test(test_full_area),
+		cmocka_unit_test(test_extensions),
+		cmocka_unit_test(test_duplicate_extension),
+		cmocka_unit_test(test_many_extensions),
+		cmocka_unit_test(test_feature_name),
+		cmocka_unit_test(test_backing_name),
+		cmocka_unit_test(test_foreign),
+		cmocka_unit_test(test_io_error),
+		cmocka_unit_test(test_text),
 	};
 
 	return cmocka_run_group_tests_name("header", tests, NULL, NULL);
