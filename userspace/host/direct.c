@@ -99,6 +99,12 @@ static int direct_size(struct qcow_io *io, uint64_t *size)
 	return 0;
 }
 
+/* A quota, or the longest file the file system can hold, are as good as a full disk. */
+static int write_error(void)
+{
+	return errno == EDQUOT || errno == EFBIG ? -ENOSPC : -errno;
+}
+
 static int write_aligned(struct direct_io *d, const uint8_t *buf, size_t len, uint64_t off)
 {
 	ssize_t n;
@@ -108,7 +114,7 @@ static int write_aligned(struct direct_io *d, const uint8_t *buf, size_t len, ui
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n < 0)
-			return -errno;
+			return write_error();
 		/* Direct I/O goes on only at a block's start; a rest short of that is the end. */
 		if (!n || (uint64_t)n % d->io.align)
 			return -ENOSPC;
@@ -165,7 +171,7 @@ static int direct_truncate(struct qcow_io *io, uint64_t size)
 
 	if (d->is_bdev)
 		return -EOPNOTSUPP;
-	return ftruncate(d->fd, (off_t)size) < 0 ? -errno : 0;
+	return ftruncate(d->fd, (off_t)size) < 0 ? write_error() : 0;
 }
 
 /*
@@ -177,7 +183,7 @@ static int direct_zero(struct qcow_io *io, uint64_t off, uint64_t len)
 	struct direct_io *d = to_direct(io);
 	int mode = d->is_bdev ? FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE : FALLOC_FL_ZERO_RANGE;
 
-	return fallocate(d->fd, mode, (off_t)off, (off_t)len) < 0 ? -errno : 0;
+	return fallocate(d->fd, mode, (off_t)off, (off_t)len) < 0 ? write_error() : 0;
 }
 
 static int direct_back(struct qcow_io *io, uint64_t off, uint64_t len)
@@ -186,7 +192,8 @@ static int direct_back(struct qcow_io *io, uint64_t off, uint64_t len)
 
 	if (d->is_bdev)
 		return -EOPNOTSUPP;
-	return fallocate(d->fd, FALLOC_FL_KEEP_SIZE, (off_t)off, (off_t)len) < 0 ? -errno : 0;
+	return fallocate(d->fd, FALLOC_FL_KEEP_SIZE, (off_t)off, (off_t)len) < 0 ? write_error()
+										 : 0;
 }
 
 static int direct_punch(struct qcow_io *io, uint64_t off, uint64_t len)

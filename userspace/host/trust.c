@@ -41,9 +41,11 @@ static bool named_by_image(enum host_role role)
 static int fail_errno(struct qcow_error *err, const struct host_request *req)
 {
 	int code = errno;
+	bool reading_may_do = req->write && (code == EROFS || code == EACCES || code == EPERM);
 
-	return qcow_fail(err, code, QCOW_NO_OFF, "cannot open %s %s: %s", role_name(req->role),
-			 req->path, strerror(code));
+	return qcow_fail(err, code, QCOW_NO_OFF, "cannot open %s %s%s: %s%s", role_name(req->role),
+			 req->path, req->write ? " for writing" : "", strerror(code),
+			 reading_may_do ? "; open it read-only" : "");
 }
 
 /*

@@ -252,6 +252,13 @@ static int back_l1(struct qcow_writer *w, struct qcow_error *err)
 	return r;
 }
 
+/* A guest had, or will have, what is below: see pick_tables(). */
+static void note_data(struct qcow_writer *w, uint64_t end)
+{
+	if (w->data_end < cluster_of(w, end))
+		w->data_end = cluster_of(w, end);
+}
+
 static int prepare_tables(struct qcow_writer *w, const struct qcow_lease_extent *ext, size_t nr,
 			  struct qcow_error *err)
 {
@@ -279,8 +286,6 @@ static int grant_one(struct qcow_writer *w, struct qcow_lease_extent *e, uint64_
 	if (r < 0)
 		return r;
 	e->zero = true;
-	if (!e->table && w->data_end < cluster_of(w, end))
-		w->data_end = cluster_of(w, end);
 	if (e->table) {
 		/* Space behind a table now, so that a full disk can still commit. */
 		for (; off < end && !r; off += qcow_cluster_size(&w->h))
@@ -356,6 +361,8 @@ int qcow_lease_grant(struct qcow_writer *w, struct qcow_lease_extent *ext, size_
 		remove_pending(w, &ext[i]);
 		if (ext[i].table)
 			r = keep_tables(w, &ext[i], err);
+		else
+			note_data(w, ext[i].host_off + ext[i].len);
 	}
 	return r;
 }
@@ -406,6 +413,11 @@ int qcow_lease_adopt(struct qcow_writer *w, const struct qcow_lease_extent *ext,
 
 	if (!r)
 		r = qcow_barrier(w, QCOW_BARRIER_ADOPT, err);
+	/* What the guest had of the dead worker is not known. */
+	if (!r && !w->io->fixed_end)
+		r = qcow_io_size(w->io, &end, err);
+	if (!r)
+		note_data(w, end);
 	for (i = 0; i < nr && !r; i++)
 		r = adopt_one(w, &ext[i], err);
 	return r;
@@ -441,10 +453,12 @@ int qcow_lease_return(struct qcow_writer *w, const struct qcow_lease_extent *ext
 
 	for (i = 0; i < nr && !r; i++) {
 		remove_pending(w, &ext[i]);
-		if (ext[i].table)
+		if (ext[i].table) {
 			r = return_tables(w, &ext[i], err);
-		else
-			r = qcow_ref_update(w, QCOW_REF_RELEASE, ext[i].host_off, ext[i].len, err);
+			continue;
+		}
+		note_data(w, ext[i].host_off + ext[i].len);
+		r = qcow_ref_update(w, QCOW_REF_RELEASE, ext[i].host_off, ext[i].len, err);
 	}
 	return r;
 }

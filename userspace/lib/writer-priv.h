@@ -61,7 +61,7 @@ struct qcow_writer {
 	uint32_t nr_bare; /* its entries without an L2 table of their own */
 
 	uint64_t free_from;  /* every cluster below is in use */
-	uint64_t data_end;   /* no cluster from here on was ever leased for data by this writer */
+	uint64_t data_end;   /* no cluster from here on was the guest's and is not any more */
 	uint64_t host_end;   /* clusters there can ever be */
 	uint64_t first_size; /* bytes in the file when it was opened */
 	struct qcow_lease_extent pending[MAX_PENDING];

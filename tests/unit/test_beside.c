@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* Who resolves a chain while its writer is at work. */
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "lib/be.h"
+#include "lib/chain.h"
+#include "lib/commit.h"
+#include "lib/lease.h"
+#include "lib/writer.h"
+#include "memio.h"
+
+#define CLUSTER 65536ull
+
+static char work_dir[] = "/tmp/qcow-beside-XXXXXX";
+
+static struct memio *make(const char *options, const char *size, const char *more)
+{
+	char cmd[1024], path[64];
+
+	snprintf(path, sizeof(path), "%s/i.qcow2", work_dir);
+	snprintf(
+		cmd, sizeof(cmd),
+		"cd %s && set -- %s && rm -f $1 && { qemu-img create -q -f qcow2 -o %s $1 %s; %s; } >log",
+		work_dir, path, options, size, more[0] ? more : ":");
+	if (system(cmd))
+		fail_msg("failed: %s", cmd);
+	return memio_load(path);
+}
+
+struct chain {
+	struct memio *m;
+	struct qcow_chain *c;
+	struct qcow_scratch *s;
+	struct qcow_error err;
+	struct qcow_run run[8];
+	size_t nr;
+};
+
+static void open_chain(struct chain *t, struct memio *m)
+{
+	*t = (struct chain){ .m = m };
+	if (qcow_chain_create(&t->c, NULL, &t->err) < 0 ||
+	    qcow_chain_add_qcow2(t->c, &m->io, NULL, &t->err) < 0 ||
+	    qcow_chain_seal(t->c, &t->err) < 0 ||
+	    qcow_chain_make_writable(t->c, false, &t->err) < 0 ||
+	    qcow_scratch_create(&t->s, t->c, &t->err) < 0)
+		fail_msg("%s", t->err.text);
+}
+
+static void close_chain(struct chain *t)
+{
+	qcow_scratch_destroy(t->s);
+	qcow_chain_destroy(t->c);
+	memio_destroy(t->m);
+}
+
+static const struct qcow_run *resolve(struct chain *t, uint64_t off)
+{
+	assert_int_equal(qcow_chain_resolve(t->c, off, CLUSTER, t->run, 8, &t->nr, t->s, &t->err),
+			 0);
+	assert_int_equal(t->nr, 1);
+	return t->run;
+}
+
+static void test_readers_see_commits(void **state)
+{
+	struct qcow_lease_extent e[4];
+	struct qcow_delta d = { .len = CLUSTER, .type = QCOW_DELTA_DATA };
+	struct qcow_commit c = { .deltas = &d, .nr = 1 };
+	struct qcow_writer *w;
+	struct chain t;
+	size_t nr;
+
+	(void)state;
+	open_chain(&t, make("compat=1.1", "64M", ""));
+	w = qcow_chain_writer(t.c);
+	assert_int_equal(resolve(&t, 0)->type, QCOW_RUN_ZERO);
+	assert_int_equal(qcow_lease_propose(w, CLUSTER, 1, e, 4, &nr, &t.err), 0);
+	assert_int_equal(qcow_lease_grant(w, e, nr, &t.err), 0);
+	d.host_off = e[1].host_off;
+	assert_int_equal(qcow_commit_step(w, &c, &t.err), 0);
+	assert_true(resolve(&t, 0)->type == QCOW_RUN_DATA && t.run[0].writable);
+	assert_true(t.run[0].host_off == e[1].host_off);
+	d.type = QCOW_DELTA_ZERO;
+	c = (struct qcow_commit){ .deltas = &d, .nr = 1 };
+	assert_int_equal(qcow_commit_step(w, &c, &t.err), 0);
+	assert_int_equal(resolve(&t, 0)->type, QCOW_RUN_ZERO);
+	close_chain(&t);
+}
+
+static void test_shared_is_not_writable(void **state)
+{
+	struct chain t;
+
+	(void)state;
+	open_chain(&t, make("compat=1.1", "64M",
+			    "qemu-io -f qcow2 -c 'write 0 1M' $1; qemu-img snapshot -c a $1; "
+			    "qemu-io -f qcow2 -c 'write 64k 64k' $1"));
+	assert_true(resolve(&t, 0)->type == QCOW_RUN_DATA && !t.run[0].writable);
+	assert_true(resolve(&t, CLUSTER)->type == QCOW_RUN_DATA && t.run[0].writable);
+	close_chain(&t);
+}
+
+/* Entries a hostile image would like its guest to write through. */
+static void test_hostile_entries(void **state)
+{
+	struct memio *m = make("compat=1.1", "64M", "qemu-io -f qcow2 -c 'write 0 1M' $1");
+	uint64_t l1 = qcow_be64(m->data + 40), l2 = qcow_be64(m->data + l1) & ~(1ull << 63), i;
+	const uint64_t targets[] = { l1, l2, 0x10000, 0x20000, 100 * CLUSTER };
+	uint8_t byte[512];
+	struct chain t;
+
+	(void)state;
+	for (i = 0; i < 5; i++)
+		qcow_put_be64(m->data + l2 + i * 8, 1ull << 63 | targets[i]);
+	open_chain(&t, m);
+	for (i = 0; i < 5; i++) {
+		assert_int_equal(resolve(&t, i * CLUSTER)->type, QCOW_RUN_FETCH);
+		assert_int_equal(qcow_chain_read(t.c, i * CLUSTER, byte, 512, t.s, &t.err), -EIO);
+	}
+	assert_true(resolve(&t, 5 * CLUSTER)->writable);
+	close_chain(&t);
+}
+
+static int make_dir(void **state)
+{
+	(void)state;
+	return mkdtemp(work_dir) ? 0 : -1;
+}
+
+static int remove_dir(void **state)
+{
+	char cmd[80];
+
+	(void)state;
+	snprintf(cmd, sizeof(cmd), "rm -rf %s", work_dir);
+	return system(cmd);
+}
+
+int main(int argc, char **argv)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_readers_see_commits),
+		cmocka_unit_test(test_shared_is_not_writable),
+		cmocka_unit_test(test_hostile_entries),
+	};
+
+	if (argc > 1)
+		cmocka_set_test_filter(argv[1]);
+	return cmocka_run_group_tests(tests, make_dir, remove_dir);
+}
