@@ -19,5 +19,7 @@ int cmd_snapshot(int argc, char **argv);
 int cmd_resize(int argc, char **argv);
 int cmd_amend(int argc, char **argv);
 int cmd_convert(int argc, char **argv);
+int cmd_compare(int argc, char **argv);
+int cmd_measure(int argc, char **argv);
 
 #endif

@@ -332,19 +332,6 @@ static uint32_t depth_in_source(const struct copy *y)
 	return 0;
 }
 
-/* Its chain may use the same folders, but has no pin and no snapshot of its own. */
-static int copy_dirs(struct table_line *to, const struct table_line *from)
-{
-	static const char dir[] = "backing_dir:";
-	size_t i;
-	int r = 0;
-
-	for (i = 0; i < from->nr_words && !r; i++)
-		if (!strncmp(from->words[i], dir, strlen(dir)))
-			r = table_line_add(to, "backing_dir", from->words[i] + strlen(dir), 0);
-	return r;
-}
-
 static int open_base(struct copy *y)
 {
 	const struct qcow_create_params *p = &y->q->o.p;
@@ -361,7 +348,8 @@ static int open_base(struct copy *y)
 		return r;
 	}
 	line.image = path;
-	r = copy_dirs(&line, &y->q->line);
+	/* Its chain may use the same folders, but has no pin and no snapshot of its own. */
+	r = word_copy_dirs(&line, &y->q->line);
 	if (!r)
 		r = word_open_disk(&line, format, y->q->flags, &y->base);
 	table_line_exit(&line);

@@ -22,6 +22,8 @@ static const struct command commands[] = {
 	{ "resize", "IMAGE SIZE", "make the disk bigger or smaller", cmd_resize },
 	{ "amend", "IMAGE", "change an image's version or refcounts", cmd_amend },
 	{ "convert", "SOURCE TARGET", "copy a disk into another format", cmd_convert },
+	{ "compare", "IMAGE IMAGE", "say whether two images show the same", cmd_compare },
+	{ "measure", "IMAGE", "say how much space a new image would need", cmd_measure },
 };
 
 static void print_usage(FILE *to)

@@ -2,6 +2,7 @@
 #include "tools/words.h"
 
 #include <stdio.h>
+#include <string.h>
 
 static const struct {
 	const char *name;
@@ -23,6 +24,18 @@ bool word_is(int opt)
 int word_add(struct table_line *line, int opt, const char *arg)
 {
 	return table_line_add(line, words[opt - WORD_OPT].name, arg, words[opt - WORD_OPT].is_path);
+}
+
+int word_copy_dirs(struct table_line *to, const struct table_line *from)
+{
+	static const char dir[] = "backing_dir:";
+	size_t i;
+	int r = 0;
+
+	for (i = 0; i < from->nr_words && !r; i++)
+		if (!strncmp(from->words[i], dir, strlen(dir)))
+			r = table_line_add(to, "backing_dir", from->words[i] + strlen(dir), 0);
+	return r;
 }
 
 static int open_with(const char *image, const struct host_options *o, enum host_format format,

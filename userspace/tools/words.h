@@ -51,6 +51,9 @@ bool word_is(int opt);
 /* Adds the word to @line; -ENOMEM or another negative errno. */
 int word_add(struct table_line *line, int opt, const char *arg);
 
+/* Only the folders of @from: for another image beside it. */
+int word_copy_dirs(struct table_line *to, const struct table_line *from);
+
 /*
  * Opens what @line describes, with the policy its words make. @flags as for
  * host_chain_open(). Prints the error, if any.

@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* qcow compare IMAGE IMAGE: do they show the same; messages and exit codes of qemu-img. */
+#include <errno.h>
+#include <getopt.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "lib/compare.h"
+#include "tools/cmd.h"
+#include "tools/createopts.h"
+#include "tools/progress.h"
+#include "tools/words.h"
+
+static const char usage_text[] =
+	"Usage: qcow compare [-f FORMAT] [-F FORMAT] [OPTION]... IMAGE1 IMAGE2\n"
+	"Compares what two images show, backing files included.\n"
+	"\n"
+	"  -f, --format FORMAT      of IMAGE1: qcow2 (default) or raw; never guessed\n"
+	"  -F FORMAT                of IMAGE2\n"
+	"  -s, --strict             sizes and holes must be the same too\n"
+	"  -p, --progress           show how far it is\n"
+	"  -q, --quiet              only the exit status\n"
+	"  -U, --force-share        even while a writer has an image open\n" WORD_CHAIN_HELP "\n"
+	"Exit status: 0 the same, 1 different, 2 could not open, 4 could not read.\n";
+
+enum {
+	EXIT_SAME = 0,
+	EXIT_DIFFERENT = 1,
+	EXIT_OPEN = 2,
+	EXIT_READ = 4,
+	OPT_HELP = WORD_OPT_END,
+};
+
+static const struct option options[] = {
+	WORD_CHAIN_OPTIONS,
+	{ "format", required_argument, NULL, 'f' },
+	{ "strict", no_argument, NULL, 's' },
+	{ "progress", no_argument, NULL, 'p' },
+	{ "quiet", no_argument, NULL, 'q' },
+	{ "force-share", no_argument, NULL, 'U' },
+	{ "help", no_argument, NULL, OPT_HELP },
+	{ NULL, 0, NULL, 0 },
+};
+
+struct request {
+	struct table_line a, b;
+	enum host_format format_a, format_b;
+	unsigned int flags;
+	bool strict, quiet, shown;
+	struct progress progress;
+};
+
+static int parse_one(struct request *q, int opt)
+{
+	enum host_format *format = opt == 'f' ? &q->format_a : &q->format_b;
+
+	if (word_is(opt))
+		return word_add(&q->a, opt, optarg);
+	switch (opt) {
+	case 'f':
+	case 'F':
+		*format = host_format_parse(optarg);
+		return *format == HOST_FORMAT_UNKNOWN ? create_options_complain("format", optarg)
+						      : 0;
+	case 's':
+		q->strict = true;
+		return 0;
+	case 'p':
+		q->shown = true;
+		return 0;
+	case 'q':
+		q->quiet = true;
+		return 0;
+	case 'T':
+		return 0;
+	case 'U':
+		q->flags &= ~(unsigned int)HOST_CHAIN_LOCK;
+		return 0;
+	}
+	return -EINVAL;
+}
+
+/* -1 to go on, or an exit status. */
+static int parse(int argc, char **argv, struct request *q)
+{
+	int opt;
+
+	while ((opt = getopt_long(argc, argv, "f:F:T:spqU", options, NULL)) != -1) {
+		if (opt == OPT_HELP) {
+			fputs(usage_text, stdout);
+			return 0;
+		}
+		if (parse_one(q, opt))
+			return EXIT_OPEN;
+	}
+	if (argc - optind != 2) {
+		fputs(usage_text, stderr);
+		return EXIT_OPEN;
+	}
+	q->a.image = strdup(argv[optind]);
+	q->b.image = strdup(argv[optind + 1]);
+	return q->a.image && q->b.image && !word_copy_dirs(&q->b, &q->a) ? -1 : EXIT_OPEN;
+}
+
+static void progress(void *arg, uint64_t done, uint64_t total)
+{
+	struct request *q = arg;
+
+	progress_at(&q->progress, done, total);
+}
+
+static void say(const struct request *q, const char *text)
+{
+	if (!q->quiet)
+		puts(text);
+}
+
+static int report(const struct request *q, const struct qcow_compare *c)
+{
+	if (!c->differ) {
+		say(q, "Images are identical.");
+		return EXIT_SAME;
+	}
+	if (!q->quiet)
+		printf(c->only_kind ? "Strict mode: Offset %" PRIu64 " block status mismatch!\n"
+				    : "Content mismatch at offset %" PRIu64 "!\n",
+		       c->at);
+	return EXIT_DIFFERENT;
+}
+
+static int compare(struct request *q, struct host_chain *a, struct host_chain *b)
+{
+	long nr = sysconf(_SC_NPROCESSORS_ONLN);
+	struct qcow_compare c = { .a = host_chain_lib(a),
+				  .b = host_chain_lib(b),
+				  .strict = q->strict,
+				  .nr_threads = nr > 0 ? (unsigned int)nr : 1,
+				  .progress = progress,
+				  .arg = q };
+	uint64_t a_size = qcow_chain_size(c.a), b_size = qcow_chain_size(c.b);
+	struct qcow_error err = { 0 };
+	int r;
+
+	if (q->strict && a_size != b_size) {
+		say(q, "Strict mode: Image size mismatch!");
+		return EXIT_DIFFERENT;
+	}
+	progress_start(&q->progress, q->shown && !q->quiet);
+	r = qcow_compare(&c, &err);
+	progress_end(&q->progress);
+	if (r < 0) {
+		fprintf(stderr, "qcow: %s\n", err.text);
+		return EXIT_READ;
+	}
+	/* What lies before both ends says enough. */
+	if (a_size != b_size && (!c.differ || c.at >= (a_size < b_size ? a_size : b_size)))
+		say(q, "Warning: Image size mismatch!");
+	return report(q, &c);
+}
+
+static int run(struct request *q)
+{
+	struct host_chain *a = NULL, *b = NULL;
+	int status = EXIT_OPEN;
+
+	if (!word_open_disk(&q->a, q->format_a, q->flags, &a) &&
+	    !word_open_disk(&q->b, q->format_b, q->flags, &b))
+		status = compare(q, a, b);
+	host_chain_close(a);
+	host_chain_close(b);
+	return status;
+}
+
+int cmd_compare(int argc, char **argv)
+{
+	struct request q = {
+		.format_a = HOST_FORMAT_QCOW2,
+		.format_b = HOST_FORMAT_QCOW2,
+		.flags = HOST_CHAIN_LOCK | HOST_CHAIN_BUFFERED_OK | HOST_CHAIN_BUFFERED,
+	};
+	int status = parse(argc, argv, &q);
+
+	if (status < 0)
+		status = run(&q);
+	table_line_exit(&q.a);
+	table_line_exit(&q.b);
+	return status;
+}
