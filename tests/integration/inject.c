@@ -3,10 +3,12 @@
  * Makes a running process try what its sandbox should forbid, as code that an image
  * smuggled into it would:
  *
- *     inject all|harmless PID FILE
+ *     inject all|harmless|x32|int80 PID FILE
  *
  * Each thread in turn is stopped, made to do the system calls below, and let go on.
  * Prints "THREAD CALL RESULT" for each, RESULT a negative errno or what came back.
+ * x32 and int80: only getpid, in one thread, by the numbers of another ABI, which no
+ * list of calls covers; RESULT is "killed" if that was the thread's end.
  * FILE is a scratch file: where nothing forbids them, the calls open, empty and remove
  * it. All others have arguments with which they fail, should they get through.
  */
@@ -72,11 +74,18 @@ static void die(const char *what)
 	exit(2);
 }
 
-static void wait_stop(pid_t tid)
+static bool wait_stop_or_end(pid_t tid)
 {
 	int status;
 
-	if (waitpid(tid, &status, __WALL) != tid || !WIFSTOPPED(status))
+	if (waitpid(tid, &status, __WALL) != tid)
+		die("waiting for the thread");
+	return WIFSTOPPED(status);
+}
+
+static void wait_stop(pid_t tid)
+{
+	if (!wait_stop_or_end(tid))
 		die("the thread did not stop");
 }
 
@@ -132,16 +141,21 @@ static long long try_call(pid_t tid, const struct call *c, const char *file,
 	return (long long)regs.rax;
 }
 
+static void attach(pid_t tid, struct user_regs_struct *regs)
+{
+	if (ptrace(PTRACE_ATTACH, tid, NULL, NULL))
+		die("PTRACE_ATTACH");
+	wait_stop(tid);
+	if (ptrace(PTRACE_GETREGS, tid, NULL, regs))
+		die("registers");
+}
+
 static void try_thread(pid_t tid, const char *file, bool all)
 {
 	struct user_regs_struct regs;
 	size_t i;
 
-	if (ptrace(PTRACE_ATTACH, tid, NULL, NULL))
-		die("PTRACE_ATTACH");
-	wait_stop(tid);
-	if (ptrace(PTRACE_GETREGS, tid, NULL, &regs))
-		die("registers");
+	attach(tid, &regs);
 	for (i = 0; i < sizeof(calls) / sizeof(calls[0]); i++)
 		if (all || calls[i].harmless)
 			printf("%d %s %lld\n", tid, calls[i].name,
@@ -151,8 +165,50 @@ static void try_thread(pid_t tid, const char *file, bool all)
 		die("letting go");
 }
 
+#define X32_GETPID   (0x40000000 | SYS_getpid)
+#define INT80_GETPID 20
+
+/* Returns whether the thread lives on; its code is then as it was. */
+static bool step_foreign(pid_t tid, struct user_regs_struct regs, bool int80, long long *result)
+{
+	unsigned long long at = find_syscall(tid, &regs);
+	long text = ptrace(PTRACE_PEEKTEXT, tid, (void *)at, NULL);
+	long code = int80 ? (text & ~0xffffl) | 0x80cd : text;
+
+	regs.rip = at;
+	regs.orig_rax = (unsigned long long)-1;
+	regs.rax = int80 ? INT80_GETPID : X32_GETPID;
+	if (ptrace(PTRACE_POKETEXT, tid, (void *)at, (void *)code) ||
+	    ptrace(PTRACE_SETREGS, tid, NULL, &regs) || ptrace(PTRACE_SINGLESTEP, tid, NULL, NULL))
+		die("system call");
+	if (!wait_stop_or_end(tid))
+		return false;
+	if (ptrace(PTRACE_GETREGS, tid, NULL, &regs) ||
+	    ptrace(PTRACE_POKETEXT, tid, (void *)at, (void *)text))
+		die("its result");
+	*result = (long long)regs.rax;
+	return true;
+}
+
+static void try_foreign(pid_t tid, const char *abi)
+{
+	struct user_regs_struct regs;
+	long long result;
+
+	attach(tid, &regs);
+	if (!step_foreign(tid, regs, !strcmp(abi, "int80"), &result)) {
+		printf("%d %s-getpid killed\n", tid, abi);
+		return;
+	}
+	printf("%d %s-getpid %lld\n", tid, abi, result);
+	if (ptrace(PTRACE_SETREGS, tid, NULL, &regs) || ptrace(PTRACE_DETACH, tid, NULL, NULL))
+		die("letting go");
+}
+
 int main(int argc, char **argv)
 {
+	bool all = argc > 1 && !strcmp(argv[1], "all");
+	bool native = all || (argc > 1 && !strcmp(argv[1], "harmless"));
 	char path[64];
 	struct dirent *e;
 	DIR *d;
@@ -160,13 +216,17 @@ int main(int argc, char **argv)
 	/* Nobody's file: a folder that mktemp made, and a name that says so. */
 	if (argc != 4 || strncmp(argv[3], "/var/tmp/dm-qcow.", 17) || strlen(argv[3]) > 127)
 		return 2;
+	if (!native) {
+		try_foreign(atoi(argv[2]), argv[1]);
+		return 0;
+	}
 	snprintf(path, sizeof(path), "/proc/%d/task", atoi(argv[2]));
 	d = opendir(path);
 	if (!d)
 		die(path);
 	while ((e = readdir(d)) != NULL)
 		if (atoi(e->d_name))
-			try_thread(atoi(e->d_name), argv[3], !strcmp(argv[1], "all"));
+			try_thread(atoi(e->d_name), argv[3], all);
 	closedir(d);
 	return 0;
 }

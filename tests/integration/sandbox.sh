@@ -58,6 +58,22 @@ check_judge() {
 	inject harmless $! "$SCRATCH/victim" >"$SCRATCH/control" || fail "inject does not work here"
 	fds=$(grep -cE ' (openat|open|socket-unix) [0-9]+$' "$SCRATCH/control" || true)
 	equal "files and sockets a free process could open" "$fds" 3
+	for abi in x32 int80; do
+		inject "$abi" $! "$SCRATCH/victim" >>"$SCRATCH/foreign" || fail "inject does not know $abi"
+	done
+	! grep killed "$SCRATCH/foreign" || fail "a free process was killed for its system call"
+	grep -qx "$! int80-getpid $!" "$SCRATCH/foreign" || note "this kernel has no 32-bit calls at all"
+}
+
+# No list of calls covers the numbers of another ABI: who uses them ends, with all threads.
+foreign_abi() { # foreign_abi x32|int80
+	local pid attaches
+	pid=$(worker_of crash) attaches=$(counter crash attaches)
+	inject "$1" "$pid" "$SCRATCH/victim" >"$SCRATCH/injected" || fail "cannot look into the worker"
+	equal "a call of $1" "$(cat "$SCRATCH/injected")" "$pid $1-getpid killed"
+	eventually 20 attached_again "$attaches"
+	[ ! -d "/proc/$pid" ] || fail "a part of the worker lives on"
+	crashes=$((crashes + 1))
 }
 
 crash() {
@@ -81,18 +97,21 @@ check_worker "$(worker_of calm)"
 note "nothing got through"
 
 calm_worker=$(worker_of calm) supervisor=$(supervisors) crashes=0
+foreign_abi x32
+foreign_abi int80
+note "foreign calls end the worker"
 (for _ in 1 2 3 4 5 6 7 8 9 10; do
 	echo 1 >/proc/sys/vm/drop_caches
 	same_bytes /dev/mapper/crash "$SCRATCH/crash.want"
 	same_bytes /dev/mapper/calm "$SCRATCH/calm.want"
 done) &
 reader=$!
-while [ "$crashes" -lt "$CRASHES" ]; do
+for ((i = 0; i < CRASHES; i++)); do
 	crash
 done
 note "$crashes crashes"
 wait "$reader" || fail "a read failed"
-equal "crashes" "$(counter crash helper_deaths)" "$CRASHES"
+equal "crashes" "$(counter crash helper_deaths)" $((CRASHES + 2))
 equal "errors of the crashed one" "$(counter crash errors)" 0
 equal "errors of the other" "$(counter calm errors)" 0
 equal "deaths of the other" "$(counter calm helper_deaths)" 0
