@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: GPL-2.0-only
 # Every poke of tests/hostile/pokes.py as a device: it is refused with one line, or read whole, byte for byte or with
-# EIO; the kernel is silent, and a device that was there before all of them goes on.
+# EIO; the kernel is silent, and a device that was there before all of them goes on. No helper opens any file but the
+# image's own folder's and the system's.
 # vm: --mem 1536
 # kernels: 6.12
 # host: tests/hostile/stage
@@ -10,7 +11,7 @@
 . "$(dirname "$0")/../lib.sh"
 # shellcheck source=tests/devices.sh
 . "$TESTS/devices.sh"
-requires qemu-img
+requires qemu-img strace
 
 POKES=$TESTS/../build/hostile
 nr_read=0 nr_refused=0 nr_either=0
@@ -44,6 +45,27 @@ try_poke() { # try_poke NAME FOLDER EXPECT
 	[ "$3" = read ] && nr_read=$((nr_read + 1)) || nr_either=$((nr_either + 1))
 }
 
+# All that the helper and its children open, from here on. Only while images name other files: tracing is slow.
+watch_opens() {
+	strace -f -qq -e trace=open,openat,openat2,name_to_handle_at -o "$SCRATCH/opens" -p "$(supervisors | head -n 1)" &
+	tracer=$!
+	cleanup kill "$tracer"
+	eventually 10 test -e "$SCRATCH/opens"
+	sleep 1
+}
+
+# Relative ones lie in a folder that was opened before.
+check_opens() {
+	local paths=$SCRATCH/paths allowed
+	kill "$tracer"
+	wait "$tracer" || true
+	sed -nE 's/^[0-9]+ +(<\.\.\. )?[a-z0-9_]+\([^"]*"(\/[^"]*)".*/\2/p' "$SCRATCH/opens" | sort -u >"$paths"
+	grep -qF "$SCRATCH/pokes/" "$paths" || fail "strace saw no image being opened"
+	allowed="^($SCRATCH/pokes(/[^/]+){1,2}|/(proc|sys|lib|usr/lib|dev/mapper)/.*|/etc/(qcow\.conf|ld\.so\.cache)|/dev/null)\$"
+	! grep -vE "$allowed" "$paths" || fail "the helper opened these"
+	note "$(wc -l <"$paths") paths opened by the helper, all of them its business"
+}
+
 [ -d "$POKES" ] || "$TESTS/hostile/stage" "$TESTS/.."
 qemu-img create -q -f qcow2 "$SCRATCH/good" 4M
 qemu-io -f qcow2 -c 'write -q -P 0x33 0 4M' "$SCRATCH/good"
@@ -53,8 +75,17 @@ cleanup drop_device p
 # A copy: direct I/O wants a file system, and QEMU's bytes were read before.
 cp -r "$POKES" "$SCRATCH/pokes"
 dmesg --clear
-for folder in "$SCRATCH"/pokes/*; do
+shopt -s extglob
+naming='@(backing-|data-file-|114-)*'
+watch_opens
+# shellcheck disable=SC2086 # a pattern
+for folder in "$SCRATCH"/pokes/$naming; do
 	try_poke "${folder##*/}" "$folder" "$(cat "$folder/expect")"
+done
+check_opens
+for folder in "$SCRATCH"/pokes/*; do
+	# shellcheck disable=SC2053 # a pattern
+	[[ ${folder##*/} == $naming ]] || try_poke "${folder##*/}" "$folder" "$(cat "$folder/expect")"
 done
 note "$nr_read read, $nr_refused refused, $nr_either read in part"
 [ $((nr_read + nr_refused + nr_either)) -ge 140 ] || fail "fewer pokes than there should be"
