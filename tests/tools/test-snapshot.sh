@@ -128,7 +128,7 @@ in_use() {
 	qemu-io -f qcow2 -c 'sleep 20000' u >log 2>&1 &
 	writer=$!
 	for i in $(seq 100); do
-		"$QCOW" info u >info 2>&1 || break
+		"$QCOW" snapshot -l u >info 2>&1 || break
 		sleep 0.1
 	done
 	! "$QCOW" snapshot -c x u 2>err || echo "made beside a writer ($i)"
