@@ -97,6 +97,13 @@ static unsigned int count_bvecs(struct bio *bio)
 	return nr;
 }
 
+/* How far into its first vector the bio has got. */
+static unsigned int first_skip(struct bio *bio)
+{
+	return mp_bvec_iter_offset(bio->bi_io_vec, bio->bi_iter) -
+	       __bvec_iter_bvec(bio->bi_io_vec, bio->bi_iter)->bv_offset;
+}
+
 static void submit_read(struct qcow_layer_io *io)
 {
 	struct bio *bio = io->bio;
@@ -113,7 +120,7 @@ static void submit_read(struct qcow_layer_io *io)
 	};
 	iov_iter_bvec(&iter, ITER_DEST, __bvec_iter_bvec(bio->bi_io_vec, bio->bi_iter),
 		      count_bvecs(bio), bio->bi_iter.bi_size);
-	iter.iov_offset = bio->bi_iter.bi_bvec_done;
+	iter.iov_offset = first_skip(bio);
 	r = file->f_op->read_iter(&io->iocb, &iter);
 	if (r != -EIOCBQUEUED)
 		complete_read(io, r);
@@ -189,7 +196,7 @@ static void submit_write(struct qcow_layer_io *io)
 	};
 	iov_iter_bvec(&iter, ITER_SOURCE, __bvec_iter_bvec(bio->bi_io_vec, bio->bi_iter),
 		      count_bvecs(bio), bio->bi_iter.bi_size);
-	iter.iov_offset = bio->bi_iter.bi_bvec_done;
+	iter.iov_offset = first_skip(bio);
 	r = file->f_op->write_iter(&io->iocb, &iter);
 	if (r != -EIOCBQUEUED)
 		complete_write(io, r);
