@@ -176,10 +176,9 @@ printf '\xff' | dd of=bad bs=1 seek=$((l1 + 6)) conv=notrunc 2>/dev/null
 refused convert/damaged 'qemu-img check' "$QCOW" convert bad out
 # A writer has it open: both ways are refused, and it is said who.
 mkfifo hold
-qemu-io -f qcow2 busy <hold >/dev/null 2>&1 &
+qemu-io -f qcow2 busy <hold >hold.out 2>&1 &
 exec 3>hold
-for _ in $(seq 50); do ! "$QCOW" info busy >/dev/null 2>&1 || "$QCOW" convert busy x 2>err || break; sleep 0.1; done
-rm -f x
+for _ in $(seq 100); do ! grep -q 'qemu-io>' hold.out || break; sleep 0.1; done
 refused convert/source-in-use 'qemu-io' "$QCOW" convert busy out
 refused convert/target-in-use 'qemu-io' "$QCOW" convert -O qcow2 src/i busy
 exec 3>&-

@@ -390,7 +390,7 @@ static int check_writable(const struct host_chain *hc, const struct host_chain_p
 			      "a snapshot cannot be written to; open it read-only");
 	else
 		r = qcow_chain_check_writable(hc->lib, params->drop_bitmaps, err);
-	if (!r)
+	if (!r && !(params->flags & HOST_CHAIN_COMMAND))
 		r = check_sizes(hc, err);
 	if (r < 0)
 		qcow_error_prefix(err, "%s", hc->layer[0].path);

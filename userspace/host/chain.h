@@ -65,6 +65,8 @@ enum {
 	HOST_CHAIN_INFO = 1 << 4,     /* for headers only: the chain is not sealed, and layers may
 					 be encrypted */
 	HOST_CHAIN_ONE = 1 << 5,      /* only the image itself; implies INFO */
+	HOST_CHAIN_COMMAND = 1 << 7,  /* with WRITE: by a command, not by the kernel, which cannot
+					 write to small clusters */
 	HOST_CHAIN_BUFFERED = 1 << 6, /* regular files through the page cache */
 };
 

@@ -20,4 +20,11 @@
 int qcow_head_move(struct qcow_writer *w, const uint8_t *cluster, uint32_t version,
 		   uint8_t sector[512], struct qcow_error *err);
 
+/*
+ * The name and format of the backing file, durably; NULL = none. All that was written
+ * before is durable first: barriers TABLE and HEADER. Names of features go. -ENOSPC.
+ */
+int qcow_head_set_backing(struct qcow_writer *w, const char *name, const char *format,
+			  struct qcow_error *err);
+
 #endif

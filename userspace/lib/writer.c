@@ -192,6 +192,11 @@ bool qcow_writer_failed(const struct qcow_writer *w)
 	return w->failed;
 }
 
+struct qcow_io *qcow_writer_io(const struct qcow_writer *w)
+{
+	return w->io;
+}
+
 const struct qcow_header *qcow_writer_header(const struct qcow_writer *w)
 {
 	return &w->h;

@@ -125,6 +125,9 @@ bool qcow_writer_failed(const struct qcow_writer *w);
 /* The header as it is now: refcount table and snapshot table may have moved. */
 const struct qcow_header *qcow_writer_header(const struct qcow_writer *w);
 
+/* For data that the caller writes to what he leased. */
+struct qcow_io *qcow_writer_io(const struct qcow_writer *w);
+
 /*
  * The barrier. 0, or -EIO and failed for good. @barrier DATA is for callers that
  * write data through the same qcow_io.

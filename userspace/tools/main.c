@@ -24,6 +24,8 @@ static const struct command commands[] = {
 	{ "convert", "SOURCE TARGET", "copy a disk into another format", cmd_convert },
 	{ "compare", "IMAGE IMAGE", "say whether two images show the same", cmd_compare },
 	{ "measure", "IMAGE", "say how much space a new image would need", cmd_measure },
+	{ "rebase", "IMAGE", "give an image another backing file, or none", cmd_rebase },
+	{ "commit", "IMAGE", "write what an image has into its backing file", cmd_commit },
 };
 
 static void print_usage(FILE *to)

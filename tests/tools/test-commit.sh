@@ -1,0 +1,74 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: GPL-2.0-only
+# qcow commit beside qemu-img commit: image and base are as QEMU leaves them, and the image shows what it did.
+# shellcheck source=tests/tools/lib.sh
+. "$(dirname "$0")/lib.sh"
+
+io='qemu-io -f qcow2'
+"$REPO/tests/tools/disk.py" a.raw 3000320
+
+# into NAME BASE MAKE TEMPLATE: BASE is the file committed to.
+into() {
+	make_images "$3" || { fail "$1" 'cannot make the images'; return; }
+	(cd ours && qemu-img convert -f qcow2 -O raw i ../before.raw)
+	run_both "$4"
+	agree "$1" i
+	if [ "$(head -c 3 "ours/$2" | tr -d "\0")" = QFI ]; then
+		agree "$1/base" "$2"
+	elif cmp -s "ours/$2" "qemu/$2"; then
+		ok "$1/base"
+	else
+		fail "$1/base" "differs: $(stat -c %s "ours/$2" "qemu/$2" | tr '\n' ' ')"
+	fi
+	(cd ours && qemu-img convert -f qcow2 -O raw i ../after.raw)
+	cmp -s before.raw after.raw || fail "$1/view" 'the image shows something else'
+}
+# over BASE-OPTIONS OPTIONS [SIZE]: i over base.q over a.raw
+over() {
+	echo "cp ../a.raw . && qemu-img create -f qcow2 -o $1 -b a.raw -F raw base.q && $io -c 'write -P 5 1M 200k' base.q &&
+		qemu-img create -f qcow2 -o $2 -b base.q -F qcow2 i ${3-} &&
+		$io -c 'write -P 6 1100k 30k' -c 'write -P 7 1500000 3000' -c 'write -P 8 2900k 10k' i && { $io -c 'write -z 0 192k' i || true; }"
+}
+# What follows a commit of version 2 over zeros differs in kind only: the disks are compared.
+variants='compat=0.10 compat=1.1 cluster_size=512 cluster_size=2M extended_l2=on refcount_bits=1'
+full && variants+=' cluster_size=4k,compat=0.10 cluster_size=16k,extended_l2=on refcount_bits=64 lazy_refcounts=on compression_type=zstd'
+for v in $variants; do
+	into "commit/base-$v" base.q "$(over "$v" compat=1.1)" 'TOOL commit -f qcow2 i'
+	into "commit/top-$v" base.q "$(over compat=1.1 "$v")" 'TOOL commit -f qcow2 i'
+	full || continue
+	into "commit/base-$v/keep" base.q "$(over "$v" compat=1.1)" 'TOOL commit -d -f qcow2 i'
+	into "commit/base-$v/grow" base.q "$(over "$v" compat=1.1 5M)" 'TOOL commit -f qcow2 i'
+done
+raw="cp ../a.raw . && qemu-img create -f qcow2 -b a.raw -F raw i"
+into commit/raw a.raw "$raw && $io -c 'write -P 6 1100k 30k' -c 'write -z 0 192k' -c 'write -P 2 2900k 20k' i" 'TOOL commit -f qcow2 i'
+into commit/raw-grows a.raw "$raw 5M && $io -c 'write -P 6 4100k 30k' i" 'TOOL commit -f qcow2 i'
+into commit/raw-data-file a.raw "cp ../a.raw . && qemu-img create -f qcow2 -o data_file=d -b a.raw -F raw i && $io -c 'write -P 6 1100k 30k' i" \
+	'TOOL commit -f qcow2 i'
+into commit/grows base.q "$(over compat=1.1 compat=1.1 9M)" 'TOOL commit -f qcow2 i'
+into commit/smaller base.q "$(over compat=1.1 compat=1.1 2960k)" 'TOOL commit -f qcow2 i'
+into commit/drop base.q "$(over compat=1.1 compat=1.1)" 'TOOL commit -d -f qcow2 i'
+into commit/nothing base.q "cp ../a.raw . && qemu-img create -f qcow2 -b a.raw -F raw base.q && qemu-img create -f qcow2 -b base.q -F qcow2 i" \
+	'TOOL commit -f qcow2 i'
+into commit/base-with-snapshot base.q "$(over cluster_size=4k compat=1.1) && qemu-img snapshot -c s base.q" 'TOOL commit -f qcow2 i'
+into commit/top-with-snapshot base.q "$(over compat=1.1 cluster_size=4k) && qemu-img snapshot -c s i" 'TOOL commit -f qcow2 i'
+into commit/compressed base.q "qemu-img convert -c -f raw -O qcow2 ../a.raw base.q && qemu-img create -f qcow2 -b base.q -F qcow2 i &&
+	$io -c 'write -P 6 100k 300k' i" 'TOOL commit -f qcow2 i'
+three="$(over compat=1.1 compat=1.1) && mv i mid.q && qemu-img create -f qcow2 -b mid.q -F qcow2 i && $io -c 'write -P 1 1M 100k' i"
+into commit/chain mid.q "$three" 'TOOL commit -f qcow2 i'
+into commit/chain-to-base base.q "$three" 'TOOL commit -f qcow2 -b base.q i'
+into commit/chain-to-raw a.raw "$three" 'TOOL commit -f qcow2 -b a.raw i'
+both commit/no-base i 'qemu-img create -f qcow2 i 1M' 'TOOL commit -f qcow2 i'
+both commit/not-in-chain i "$(over compat=1.1 compat=1.1) && cp a.raw other" 'TOOL commit -f qcow2 -b other i'
+both commit/missing-base i "$(over compat=1.1 compat=1.1) && mv base.q b && mv a.raw base.q && qemu-img rebase -u -b '' i" 'TOOL commit -f qcow2 i'
+# The base is in use.
+make_images "$(over compat=1.1 compat=1.1)"
+mkfifo hold
+qemu-io -f qcow2 ours/base.q <hold >hold.out 2>&1 &
+exec 3>hold
+for _ in $(seq 100); do ! grep -q 'qemu-io>' hold.out || break; sleep 0.1; done
+status=0
+(cd ours && "$QCOW" commit i) 2>err || status=$?
+if [ $status = 1 ] && grep -q 'qemu-io' err; then ok commit/in-use; else fail commit/in-use "$status: $(cat err)"; fi
+exec 3>&-
+wait
+finish
