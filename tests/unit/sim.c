@@ -10,11 +10,8 @@
 
 #include <cmocka.h>
 
-#include "imgcheck.h"
 #include "lib/be.h"
 #include "lib/chain.h"
-
-#define BASE_VERSION UINT32_MAX
 
 static void ok_at(struct sim *s, int r, int line)
 {
@@ -25,14 +22,14 @@ static void ok_at(struct sim *s, int r, int line)
 
 /* ---- contents ---------------------------------------------------------------------- */
 
-static uint64_t block_size(const struct sim *s)
+uint64_t sim_block_size(const struct sim *s)
 {
 	return 1ull << s->block_bits;
 }
 
-static void fill(const struct sim *s, uint64_t block, uint32_t version, uint8_t *buf)
+void sim_fill(const struct sim *s, uint64_t block, uint32_t version, uint8_t *buf)
 {
-	uint64_t i, word, size = block_size(s);
+	uint64_t i, word, size = sim_block_size(s);
 
 	if (version == BASE_VERSION) {
 		memcpy(buf, s->base + block * size, size);
@@ -56,8 +53,8 @@ static void add_event(struct sim *s, uint64_t block, uint32_t version)
 	s->version[block] = version;
 }
 
-static struct qcow_chain *open_chain(struct qcow_io *io, struct qcow_scratch **scratch,
-				     struct qcow_error *err)
+struct qcow_chain *sim_open_chain(struct qcow_io *io, struct qcow_scratch **scratch,
+				  struct qcow_error *err)
 {
 	struct qcow_chain_params params = { .cache_bytes = 32 << 10 };
 	struct qcow_chain *c;
@@ -83,7 +80,7 @@ static void load_map(struct sim *s, struct qcow_chain *chain, struct qcow_scratc
 		struct sim_cluster *cl = &s->cl[b / s->per_cluster];
 
 		off = b << s->block_bits;
-		ok(s, qcow_chain_extent(chain, off, block_size(s), &e, scratch, &s->err));
+		ok(s, qcow_chain_extent(chain, off, sim_block_size(s), &e, scratch, &s->err));
 		s->version[b] = BASE_VERSION;
 		s->state[b] = e.type == QCOW_EXTENT_DATA	 ? SIM_DATA
 			      : e.type == QCOW_EXTENT_COMPRESSED ? SIM_FETCH
@@ -107,7 +104,7 @@ static void alloc_arrays(struct sim *s)
 	s->pool = calloc(4096, sizeof(*s->pool));
 	s->limbo = calloc(4096, sizeof(*s->limbo));
 	s->acks = calloc(4096, sizeof(*s->acks));
-	s->base = calloc(s->nr_blocks + 1, block_size(s));
+	s->base = calloc(s->nr_blocks + 1, sim_block_size(s));
 	assert_true(s->cl && s->state && s->version && s->dirty && s->keep && s->pool && s->limbo &&
 		    s->acks && s->base);
 }
@@ -120,7 +117,7 @@ void sim_open(struct sim *s, struct memio *m, uint64_t seed, uint32_t drop)
 
 	*s = (struct sim){ .m = m, .seed = seed, .lease_clusters = 8 };
 	s->test.drop = drop;
-	chain = open_chain(&m->io, &scratch, &s->err);
+	chain = sim_open_chain(&m->io, &scratch, &s->err);
 	if (!chain)
 		fail_msg("%s", s->err.text);
 	h = qcow_image_header(qcow_chain_layer_image(chain, 0));
@@ -210,24 +207,39 @@ static void stock_pool(struct sim *s, const struct qcow_lease_extent *e)
 	}
 }
 
-static void get_lease(struct sim *s)
+static size_t propose(struct sim *s, struct qcow_lease_extent *e)
 {
 	uint64_t bytes = (uint64_t)s->lease_clusters << s->cluster_bits;
-	struct qcow_lease_extent *e = &s->lease[s->nr_leases];
-	size_t nr, i;
+	size_t nr;
 	int r;
 
-	maybe_kill_soon(s);
 	do {
 		r = qcow_lease_propose(s->w, bytes, qcow_lease_tables_for(s->w, bytes), e,
 				       SIM_LEASES - s->nr_leases, &nr, &s->err);
 	} while (again(s, r));
 	ok(s, r);
 	assert_true(nr > 0);
-	/* The kernel has recorded the proposal: a new worker hears of it. */
-	s->nr_leases += nr;
-	while (again(s, qcow_lease_grant(s->w, e, nr, &s->err)))
-		;
+	return nr;
+}
+
+static void get_lease(struct sim *s)
+{
+	struct qcow_lease_extent *e = &s->lease[s->nr_leases];
+	size_t nr, i;
+	int r;
+
+	maybe_kill_soon(s);
+	do {
+		nr = propose(s, e);
+		/* The kernel has recorded the proposal: a new worker hears of it. */
+		s->nr_leases += nr;
+		do {
+			r = qcow_lease_grant(s->w, e, nr, &s->err);
+		} while (again(s, r) && r != -ENOSPC);
+		if (r == -ENOSPC)
+			s->nr_leases -= nr;
+	} while (r == -ENOSPC);
+	ok(s, r);
 	s->m->fail_after = -1;
 	for (i = 0; i < nr; i++)
 		stock_pool(s, &e[i]);
@@ -255,10 +267,10 @@ static uint64_t take(struct sim *s, bool *zero)
 static void put_block(struct sim *s, uint64_t block, uint64_t host)
 {
 	uint64_t in = (block % s->per_cluster) << s->block_bits;
-	uint8_t *buf = malloc(block_size(s));
+	uint8_t *buf = malloc(sim_block_size(s));
 
-	fill(s, block, s->version[block], buf);
-	ok(s, s->m->io.ops->pwrite(&s->m->io, buf, block_size(s), host + in));
+	sim_fill(s, block, s->version[block], buf);
+	ok(s, s->m->io.ops->pwrite(&s->m->io, buf, sim_block_size(s), host + in));
 	free(buf);
 }
 
@@ -350,7 +362,7 @@ static size_t build(struct sim *s, struct qcow_delta *d)
 		if (!s->dirty[b])
 			continue;
 		d[nr] = (struct qcow_delta){ .guest_off = b << s->block_bits,
-					     .len = block_size(s),
+					     .len = sim_block_size(s),
 					     .type = s->keep[b] ? QCOW_DELTA_ZERO_KEEP
 								: QCOW_DELTA_ZERO };
 		if (s->state[b] == SIM_DATA)
@@ -499,102 +511,4 @@ void sim_close(struct sim *s)
 	free(s->base);
 	free(s->events);
 	memio_destroy(s->m);
-}
-
-/* ---- judgement --------------------------------------------------------------------- */
-
-static size_t acked_at(const struct sim *s, size_t k)
-{
-	size_t i, n = 0;
-
-	for (i = 0; i < s->nr_acks; i++)
-		if (s->acks[i].at <= k)
-			n = s->acks[i].events;
-	return n;
-}
-
-/* Is the sector what some version of the block, not older than the acknowledged one, had? */
-static bool sector_ok(const struct sim *s, uint64_t block, const uint8_t *got, uint64_t at,
-		      size_t k, uint8_t *buf)
-{
-	size_t acked = acked_at(s, k), i, from = 0;
-	uint32_t oldest = BASE_VERSION;
-
-	for (i = 0; i < acked; i++) {
-		if (s->events[i].block == block) {
-			oldest = s->events[i].version;
-			from = i + 1;
-		}
-	}
-	fill(s, block, oldest, buf);
-	if (!memcmp(buf + at, got + at, 512))
-		return true;
-	for (i = from; i < s->nr_events && s->events[i].at < k; i++) {
-		if (s->events[i].block != block)
-			continue;
-		fill(s, block, s->events[i].version, buf);
-		if (!memcmp(buf + at, got + at, 512))
-			return true;
-	}
-	return false;
-}
-
-static const char *judge_block(struct sim *s, struct qcow_chain *chain,
-			       struct qcow_scratch *scratch, uint64_t block, size_t k, uint8_t *got,
-			       uint8_t *buf)
-{
-	static char text[200];
-	uint64_t at, size = block_size(s), step = size > 16384 ? size / 8 : 512;
-
-	if (qcow_chain_read(chain, block << s->block_bits, got, size, scratch, &s->err) < 0)
-		return s->err.text;
-	for (at = 0; at < size; at += step) {
-		if (sector_ok(s, block, got, at, k, buf))
-			continue;
-		snprintf(text, sizeof(text), "block %llu byte %llu: %016llx, neither old nor new",
-			 (unsigned long long)block, (unsigned long long)at,
-			 (unsigned long long)*(uint64_t *)(void *)(got + at));
-		return text;
-	}
-	return NULL;
-}
-
-static const char *judge_data(struct sim *s, struct memio *m, size_t k)
-{
-	struct qcow_scratch *scratch;
-	struct qcow_chain *chain = open_chain(&m->io, &scratch, &s->err);
-	uint8_t *got = malloc(block_size(s)), *buf = malloc(block_size(s));
-	const char *wrong = NULL;
-	bool *seen = calloc(s->nr_blocks, 1);
-	size_t i;
-
-	if (!chain)
-		wrong = s->err.text;
-	for (i = 0; i < s->nr_events && !wrong; i++) {
-		if (seen[s->events[i].block])
-			continue;
-		seen[s->events[i].block] = true;
-		wrong = judge_block(s, chain, scratch, s->events[i].block, k, got, buf);
-	}
-	if (chain) {
-		qcow_scratch_destroy(scratch);
-		qcow_chain_destroy(chain);
-	}
-	free(seen);
-	free(got);
-	free(buf);
-	return wrong;
-}
-
-const char *sim_judge(struct sim *s, struct memio *m, size_t k)
-{
-	static struct imgcheck result;
-
-	if (s->autoclear && qcow_be64(m->data + 88) & s->autoclear &&
-	    memcmp(m->data + 512, s->crash.start + 512, s->crash.start_size - 512))
-		return "written to before the autoclear bits were gone";
-	imgcheck(m->data, m->size, &result);
-	if (result.corruptions)
-		return result.first;
-	return judge_data(s, m, k);
 }

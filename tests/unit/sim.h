@@ -7,12 +7,14 @@
 #ifndef TESTS_SIM_H
 #define TESTS_SIM_H
 
+#include "lib/chain.h"
 #include "lib/commit.h"
 #include "lib/lease.h"
 #include "lib/writer.h"
 #include "memio.h"
 
-#define SIM_LEASES 256
+#define SIM_LEASES   256
+#define BASE_VERSION UINT32_MAX /* what the image held at the start */
 
 enum sim_state {
 	SIM_HOLE,
@@ -89,5 +91,11 @@ void sim_close(struct sim *s);
 
 /* NULL, or what is wrong with the disk after a crash at log position @k. */
 const char *sim_judge(struct sim *s, struct memio *m, size_t k);
+
+/* For simjudge.c. */
+void sim_fill(const struct sim *s, uint64_t block, uint32_t version, uint8_t *buf);
+uint64_t sim_block_size(const struct sim *s);
+struct qcow_chain *sim_open_chain(struct qcow_io *io, struct qcow_scratch **scratch,
+				  struct qcow_error *err);
 
 #endif

@@ -134,13 +134,27 @@ static void test_locks(void **state)
 
 /* ---- trouble below ------------------------------------------------------------------------- */
 
-/* Says the same again and again while the disk gets room for one write more each time. */
-static void until_there_is_space(struct guest *g, struct qnl_msg *up)
+static void get_proposal(struct guest *g, struct dm_qcow_lease *leases)
+{
+	assert_answer_ok(guest_ask_propose(g->rig, 3 * SIZE, 1));
+	assert_int_equal(g->rig->reply.leases.nr, 2);
+	for (uint32_t i = 0; i < 2; i++)
+		qnl_array_get(&g->rig->reply.leases, i, &leases[i], sizeof(*leases));
+}
+
+/*
+ * Says the same again and again while the disk gets room for one write more each time; a
+ * GRANT of @leases, if not NULL, is proposed anew.
+ */
+static void until_there_is_space(struct guest *g, struct qnl_msg *up, struct dm_qcow_lease *leases)
 {
 	const struct qnl_msg *reply;
 	unsigned int nr_full = 0;
 
 	for (long n = 0;; n++) {
+		g->fail_after = INT32_MAX;
+		if (leases)
+			get_proposal(g, leases);
 		g->fail_errno = ENOSPC;
 		g->fail_after = n;
 		g->tripped = false;
@@ -166,19 +180,15 @@ static void test_full_disk(void **state)
 	(void)state;
 	guest_make("cluster_size=64k", "64M", "");
 	guest_open(&g, "w.qcow2", NULL, 1);
-	assert_answer_ok(guest_ask_propose(g.rig, 3 * SIZE, 1));
-	assert_int_equal(g.rig->reply.leases.nr, 2);
-	for (uint32_t i = 0; i < 2; i++)
-		qnl_array_get(&g.rig->reply.leases, i, &leases[i], sizeof(*leases));
 	qnl_set(&grant, LEASES, leases, ((struct qnl_array){ leases, 2 }));
-	until_there_is_space(&g, &grant);
+	until_there_is_space(&g, &grant, leases);
 	assert_int_equal(g.rig->reply.tables, DM_QCOW_TABLES_ENOUGH);
 
 	delta.host_off = leases[1].host_off;
 	qnl_set(&commit, GENERATION, generation, 1);
 	qnl_set(&commit, FLAGS, flags, DM_QCOW_COMMIT_UNFLUSHED);
 	qnl_set(&commit, DELTAS, deltas, ((struct qnl_array){ &delta, 1 }));
-	until_there_is_space(&g, &commit);
+	until_there_is_space(&g, &commit, NULL);
 	rest = (struct dm_qcow_lease){ .host_off = leases[1].host_off + 2 * SIZE,
 				       .nr_clusters = 1 };
 	assert_answer_ok(guest_ask_leases(g.rig, DM_QCOW_CMD_FREE, &rest, 1));
@@ -266,6 +276,7 @@ static void test_malformed(void **state)
 	struct dm_qcow_lease far = { .host_off = 1ULL << 60, .nr_clusters = 1 };
 	struct dm_qcow_lease odd = { .host_off = 512, .nr_clusters = 1 };
 	struct dm_qcow_lease none = { .host_off = 32 * SIZE };
+	struct dm_qcow_lease never = { .host_off = 32 * SIZE, .nr_clusters = 2 };
 	struct dm_qcow_delta type = { .nr_blocks = 1, .type = 77 };
 	struct dm_qcow_delta empty = { .host_off = 32 * SIZE };
 	struct dm_qcow_delta past = { .guest_off = 1ULL << 50, .nr_blocks = 1 };
@@ -283,6 +294,8 @@ static void test_malformed(void **state)
 	assert_answer_error(guest_ask_leases(rig, DM_QCOW_CMD_GRANT, &far, 1), EINVAL, "");
 	assert_answer_error(guest_ask_leases(rig, DM_QCOW_CMD_GRANT, &odd, 1), EINVAL, "");
 	assert_answer_error(guest_ask_leases(rig, DM_QCOW_CMD_GRANT, &none, 1), EINVAL, "");
+	assert_answer_error(guest_ask_leases(rig, DM_QCOW_CMD_GRANT, &never, 1), ESTALE,
+			    "not proposed");
 	assert_answer_error(guest_ask_leases(rig, DM_QCOW_CMD_FREE, &far, 1), EINVAL, "");
 	assert_answer_error(guest_ask_commit(rig, &type, 1), EIO, "malformed");
 	assert_answer_error(guest_ask_commit(rig, &empty, 1), EIO, "not in blocks");
@@ -298,6 +311,44 @@ static void test_malformed(void **state)
 	assert_answer_ok(rig_call(rig, DM_QCOW_CMD_OPEN));
 	assert_answer_error(guest_ask_propose(rig, SIZE, 0), EIO, "not open for writing");
 	rig_destroy(rig);
+}
+
+/* A COMMIT or FREE that timed out, was said again, and is carried out long after. */
+static void test_late(void **state)
+{
+	struct dm_qcow_delta old = { .guest_off = 0, .nr_blocks = 1, .type = DM_QCOW_DELTA_ZERO };
+	struct dm_qcow_lease leases[4];
+	struct qnl_msg up = { .cmd = DM_QCOW_CMD_COMMIT };
+	struct dm_qcow_delta new = { .nr_blocks = 1 };
+	struct rig *rig;
+
+	(void)state;
+	guest_make("cluster_size=64k", "64M",
+		   "qemu-io -f qcow2 -c 'write 0 128k' $1; qemu-img snapshot -c a $1");
+	rig = serve("w.qcow2", NULL);
+	assert_answer_ok(rig_call(rig, DM_QCOW_CMD_OPEN));
+	assert_answer_ok(guest_ask_propose(rig, SIZE, 1));
+	for (uint32_t i = 0; i < 2; i++)
+		qnl_array_get(&rig->reply.leases, i, &leases[i], sizeof(*leases));
+	assert_answer_ok(guest_ask_leases(rig, DM_QCOW_CMD_GRANT, leases, 2));
+	new.host_off = leases[1].host_off;
+	qnl_set(&up, FLAGS, flags, 0);
+	qnl_set(&up, GENERATION, generation, 8);
+	qnl_set(&up, DELTAS, deltas, ((struct qnl_array){ &new, 1 }));
+	assert_answer_ok(rig_ask(rig, &up));
+	assert_true(rig->reply.lost == 2); /* the data and the table */
+	qnl_set(&up, GENERATION, generation, 7);
+	qnl_set(&up, DELTAS, deltas, ((struct qnl_array){ &old, 1 }));
+	assert_answer_error(rig_ask(rig, &up), EIO, "late");
+	assert_true(guest_run(rig_load(rig, 0), 0).host_off == new.host_off);
+	up = (struct qnl_msg){ .cmd = DM_QCOW_CMD_FREE };
+	qnl_set(&up, GENERATION, generation, 7);
+	assert_answer_error(rig_ask(rig, &up), ESTALE, "late");
+	qnl_set(&up, GENERATION, generation, 8);
+	assert_answer_ok(rig_ask(rig, &up));
+	assert_answer_ok(rig_call(rig, DM_QCOW_CMD_CLOSE));
+	rig_destroy(rig);
+	assert_int_equal(guest_shell("qemu-img check -f qcow2 w.qcow2"), 0);
 }
 
 /* Readers beside a writer, all at once; each gets its own answer. */
@@ -323,7 +374,7 @@ static void test_all_at_once(void **state)
 		qnl_set(&up, LENGTH, length, SIZE);
 		qnl_set(&up, BYTES, bytes, 10 * SIZE);
 		qnl_set(&up, TABLES, tables, 0);
-		qnl_set(&up, GENERATION, generation, i);
+		qnl_set(&up, GENERATION, generation, 1);
 		qnl_set(&up, FLAGS, flags, 0);
 		qnl_set(&up, DELTAS, deltas, ((struct qnl_array){ &delta, 1 }));
 		rig_upcall(rig, &up);
@@ -346,7 +397,8 @@ int main(int argc, char **argv)
 		cmocka_unit_test(test_refusals),    cmocka_unit_test(test_dropped_bitmaps),
 		cmocka_unit_test(test_locks),	    cmocka_unit_test(test_full_disk),
 		cmocka_unit_test(test_broken_disk), cmocka_unit_test(test_file_is_cut_back),
-		cmocka_unit_test(test_malformed),   cmocka_unit_test(test_all_at_once),
+		cmocka_unit_test(test_malformed),   cmocka_unit_test(test_late),
+		cmocka_unit_test(test_all_at_once),
 	};
 
 	if (argc > 1)

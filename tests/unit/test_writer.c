@@ -213,8 +213,11 @@ static void test_lease_cycle(void **state)
 	size_t na, nb;
 	uint64_t refs;
 	struct rw t;
+	struct qcow_lease_extent never = { .host_off = 500 * CLUSTER, .len = CLUSTER };
+	uint8_t page[512];
 
 	(void)state;
+	memset(page, 0x5a, sizeof(page));
 	open_rw(&t, make("compat=1.1", "64M", ""));
 	/* Two proposals never share a cluster, and write nothing. */
 	ok(&t, qcow_lease_propose(t.w, 4 * CLUSTER, 2, a, 4, &na, &t.err));
@@ -223,9 +226,14 @@ static void test_lease_cycle(void **state)
 	assert_true(a[0].table && a[0].len == 2 * CLUSTER && !a[1].table);
 	assert_true(b[0].host_off >= a[1].host_off + a[1].len);
 	expect_sound(&t, 0);
-	ok(&t, qcow_lease_grant(t.w, a, na, &t.err));
+	assert_int_equal(qcow_lease_grant(t.w, &never, 1, &t.err), -ESTALE);
 	ok(&t, qcow_lease_grant(t.w, a, na, &t.err));
 	assert_true(a[1].zero);
+	/* By the time it is said again, somebody's data may be there. */
+	ok(&t, qcow_io_pwrite(&t.m->io, page, sizeof(page), a[1].host_off, &t.err));
+	ok(&t, qcow_lease_grant(t.w, a, na, &t.err));
+	assert_false(a[1].zero);
+	assert_memory_equal(t.m->data + a[1].host_off, page, sizeof(page));
 	ok(&t, qcow_ref_get(t.w, a[1].host_off, &refs, &t.err));
 	assert_int_equal(refs, 1);
 	expect_sound(&t, 6);
@@ -329,6 +337,7 @@ static void test_full_disk_commits(void **state)
 	assert_int_equal(commit_one(&t, 1ull << 30, host, QCOW_DELTA_DATA, &c), -ENOSPC);
 	t.m->io.fixed_end = false;
 	t.m->space_end = 0;
+	ok(&t, qcow_lease_propose(t.w, CLUSTER, 0, e, 4, &nr, &t.err));
 	ok(&t, qcow_lease_grant(t.w, e, nr, &t.err));
 	assert_int_equal(commit_one(&t, 1ull << 30, e[0].host_off, QCOW_DELTA_DATA, &c), 0);
 	close_rw(&t);

@@ -4,6 +4,7 @@
 #include "daemon/util.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <string.h>
 
 struct writing *writing_create(void)
@@ -28,14 +29,21 @@ static void begin(struct writing *wr, struct qcow_chain *chain)
 	wr->block_size = 1U << qcow_chain_block_bits(chain);
 	wr->nr_lost = 0;
 	wr->unsaid = 0;
+	wr->generation = 0;
 	qcow_error_clear(&wr->broken);
 }
 
+/*
+ * An earlier worker may have been killed between its first write, of the header's
+ * autoclear bits, and the barrier behind it: what was read is to be durable.
+ */
 int writing_begin(struct writing *wr, struct qcow_chain *chain, bool drop_bitmaps,
 		  struct qcow_error *err)
 {
 	int r = qcow_chain_make_writable(chain, drop_bitmaps, err);
 
+	if (!r)
+		r = qcow_barrier(qcow_chain_writer(chain), QCOW_BARRIER_ADOPT, err);
 	if (!r)
 		begin(wr, chain);
 	return r;
@@ -196,6 +204,17 @@ static int convert_delta(const struct writing *wr, const struct dm_qcow_delta *i
 	return 0;
 }
 
+/* Things said in the past are not done now. */
+static int check_generation(const struct writing *wr, const struct qnl_msg *up,
+			    struct qcow_error *err)
+{
+	if (!qnl_has(up, QNL_BIT(GENERATION)) || up->generation >= wr->generation)
+		return 0;
+	return qcow_fail(err, ESTALE, QCOW_NO_OFF,
+			 "generation %" PRIu64 " is late: %" PRIu64 " was committed already",
+			 up->generation, wr->generation);
+}
+
 static int take_deltas(struct writing *wr, const struct qnl_msg *up, size_t *nr,
 		       struct qcow_error *err)
 {
@@ -250,6 +269,10 @@ int writing_commit(struct writing *wr, const struct qnl_msg *up, struct qnl_msg 
 
 	if (!r)
 		r = take_deltas(wr, up, &nr, err);
+	if (!r)
+		r = check_generation(wr, up, err);
+	if (!r)
+		wr->generation = up->generation;
 	/* One flush of the image covers the data, unless it is in a file of its own. */
 	if (!r && up->flags & DM_QCOW_COMMIT_UNFLUSHED)
 		r = qcow_chain_flush_data_file(wr->chain, err);
@@ -280,9 +303,10 @@ int writing_free(struct writing *wr, const struct qnl_msg *up, struct qcow_error
 	size_t nr;
 	int r = check(wr, err);
 
-	if (r)
-		return r;
-	r = take_leases(wr, &up->leases, &nr, err);
+	if (!r)
+		r = check_generation(wr, up, err);
+	if (!r)
+		r = take_leases(wr, &up->leases, &nr, err);
 	if (r)
 		return r;
 	lower_lost(wr);

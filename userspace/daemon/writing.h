@@ -26,6 +26,11 @@ struct writing {
 	struct qcow_lost lost[WRITING_MAX_LOST];
 	size_t nr_lost;
 	uint64_t unsaid; /* clusters lost that no answer has counted yet */
+	/*
+	 * Of the last COMMIT. One that is older timed out and was said again: carried out
+	 * now, it would put back what is somebody else's by this time.
+	 */
+	uint64_t generation;
 	/* Of the call at work. */
 	struct qcow_lease_extent ext[DM_QCOW_MAX_LEASES];
 	struct dm_qcow_lease leases[DM_QCOW_MAX_LEASES];

@@ -259,6 +259,50 @@ static void note_data(struct qcow_writer *w, uint64_t end)
 		w->data_end = cluster_of(w, end);
 }
 
+/* The refcounts of an extent that was granted are all 1; else it is still a proposal. */
+static int is_granted(struct qcow_writer *w, const struct qcow_lease_extent *e, bool *granted,
+		      struct qcow_error *err)
+{
+	uint64_t off, refs;
+	int r;
+
+	*granted = true;
+	for (off = e->host_off; off < e->host_off + e->len; off += qcow_cluster_size(&w->h)) {
+		r = qcow_ref_get(w, off, &refs, err);
+		if (r < 0)
+			return r;
+		*granted &= refs != 0;
+	}
+	return 0;
+}
+
+static bool is_proposed(const struct qcow_writer *w, const struct qcow_lease_extent *e)
+{
+	const struct qcow_lease_extent *p;
+	uint64_t known = 0;
+
+	for (p = w->pending; p < w->pending + w->nr_pending; p++)
+		if (p->host_off >= e->host_off && p->host_off - e->host_off < e->len)
+			known += p->len;
+	return known == e->len;
+}
+
+/*
+ * Granted already. Whoever holds it may have written there: it is not zeroed, and its
+ * tables are in reserve or in use.
+ */
+static int grant_again(struct qcow_writer *w, struct qcow_lease_extent *e, struct qcow_error *err)
+{
+	bool granted;
+	int r = is_granted(w, e, &granted, err);
+
+	e->zero = false;
+	if (!r && !granted)
+		r = qcow_fail(err, ESTALE, e->host_off,
+			      "the lease at %#" PRIx64 " was not proposed", e->host_off);
+	return r;
+}
+
 static int prepare_tables(struct qcow_writer *w, const struct qcow_lease_extent *ext, size_t nr,
 			  struct qcow_error *err)
 {
@@ -266,7 +310,7 @@ static int prepare_tables(struct qcow_writer *w, const struct qcow_lease_extent 
 	int r = 0;
 
 	for (i = 0; i < nr && !r; i++) {
-		if (!ext[i].table)
+		if (!ext[i].table || !is_proposed(w, &ext[i]))
 			continue;
 		r = back_l1(w, err);
 		if (!r)
@@ -282,6 +326,8 @@ static int grant_one(struct qcow_writer *w, struct qcow_lease_extent *e, uint64_
 	uint64_t off = e->host_off, end = off + e->len;
 	int r;
 
+	if (!is_proposed(w, e))
+		return grant_again(w, e, err);
 	r = qcow_ref_update(w, QCOW_REF_TAKE, off, e->len, err);
 	if (r < 0)
 		return r;
@@ -332,10 +378,13 @@ static void give_up(struct qcow_writer *w, const struct qcow_lease_extent *ext, 
 {
 	size_t i;
 
-	for (i = 0; i < nr; i++)
+	for (i = 0; i < nr; i++) {
+		if (!is_proposed(w, &ext[i]))
+			continue;
 		if (qcow_ref_update(w, QCOW_REF_RELEASE, ext[i].host_off, ext[i].len, NULL) < 0)
 			return;
-	qcow_lease_forget(w, ext, nr);
+		qcow_lease_forget(w, &ext[i], 1);
+	}
 }
 
 int qcow_lease_grant(struct qcow_writer *w, struct qcow_lease_extent *ext, size_t nr,
@@ -358,6 +407,8 @@ int qcow_lease_grant(struct qcow_writer *w, struct qcow_lease_extent *ext, size_
 	if (!r)
 		r = qcow_barrier(w, QCOW_BARRIER_GRANT, err);
 	for (i = 0; i < nr && !r; i++) {
+		if (!is_proposed(w, &ext[i]))
+			continue;
 		remove_pending(w, &ext[i]);
 		if (ext[i].table)
 			r = keep_tables(w, &ext[i], err);
@@ -365,23 +416,6 @@ int qcow_lease_grant(struct qcow_writer *w, struct qcow_lease_extent *ext, size_
 			note_data(w, ext[i].host_off + ext[i].len);
 	}
 	return r;
-}
-
-/* The refcounts of an extent that was granted are all 1; else it is still a proposal. */
-static int is_granted(struct qcow_writer *w, const struct qcow_lease_extent *e, bool *granted,
-		      struct qcow_error *err)
-{
-	uint64_t off, refs;
-	int r;
-
-	*granted = true;
-	for (off = e->host_off; off < e->host_off + e->len; off += qcow_cluster_size(&w->h)) {
-		r = qcow_ref_get(w, off, &refs, err);
-		if (r < 0)
-			return r;
-		*granted &= refs != 0;
-	}
-	return 0;
 }
 
 static int adopt_one(struct qcow_writer *w, const struct qcow_lease_extent *e,

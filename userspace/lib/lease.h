@@ -55,9 +55,10 @@ uint32_t qcow_lease_tables_wanted(const struct qcow_writer *w, uint32_t nr);
 uint32_t qcow_lease_tables_left(const struct qcow_writer *w);
 
 /*
- * Refcounts are durably 1 afterwards; tables are in reserve; ->zero is filled.
- * -ENOSPC: say it again when there is space. -EEXIST or -EIO: not free, or metadata;
- * the proposal is not ours.
+ * Refcounts are durably 1 afterwards; tables are in reserve; ->zero is filled. Said of
+ * what was granted already it changes nothing, and ->zero is not known any more.
+ * -ENOSPC: the proposal is forgotten; propose less, or again when there is space.
+ * -ESTALE: nobody proposed it. -EEXIST or -EIO: not free, or metadata.
  */
 int qcow_lease_grant(struct qcow_writer *w, struct qcow_lease_extent *ext, size_t nr,
 		     struct qcow_error *err);

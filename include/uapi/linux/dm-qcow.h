@@ -169,12 +169,14 @@
  *   by the new ones. No refcount has gone down.
  *   A cluster that the guest owned alone (its entry was writable) is the kernel's
  *   once its pointer is gone: it goes back to the pool of leased clusters.
+ *   A COMMIT of an older generation than the last one is late: it timed out, was said
+ *   again, and is not carried out any more.
  *   ERROR EROFS or EIO: nothing can be written any more, mode RO.
  *   ERROR ENOSPC: may be said again.
  *
  * FREE
  * ----
- *   asks: LEASES, which may be empty: lower by one the refcounts of what earlier
+ *   asks: GENERATION, the last one sealed, and LEASES, which may be empty: lower by one the refcounts of what earlier
  *   COMMITs counted in LOST; nobody can read the old places any more. And take these
  *   leased, unused clusters back.
  *   answer: nothing more. Need not be durable.
