@@ -102,19 +102,55 @@ static void test_buffered(void **state)
 	check_all(0);
 }
 
+/* Another process that holds a lock until it is killed. */
+static pid_t start_holder(enum host_lock mode)
+{
+	struct qcow_error err;
+	int ready[2];
+	pid_t pid;
+	char byte;
+
+	assert_int_equal(pipe(ready), 0);
+	pid = fork();
+	if (!pid) {
+		byte = host_lock_take(open(path, O_RDWR), mode, path, &err) ? 'n' : 'y';
+		(void)!write(ready[1], &byte, 1);
+		for (;;)
+			pause();
+	}
+	close(ready[1]);
+	assert_int_equal(read(ready[0], &byte, 1), 1);
+	close(ready[0]);
+	assert_int_equal(byte, 'y');
+	return pid;
+}
+
+static void test_holder_is_named(void **state)
+{
+	pid_t holder = start_holder(HOST_LOCK_BASE);
+	int fd = open(path, O_RDWR);
+	struct qcow_error err;
+	char pid[32];
+
+	(void)state;
+	assert_int_equal(host_lock_take(fd, HOST_LOCK_WRITER, path, &err), -EBUSY);
+	snprintf(pid, sizeof(pid), "(pid %d)", holder);
+	assert_non_null(strstr(err.text, pid));
+	kill(holder, SIGKILL);
+	assert_int_equal(waitpid(holder, NULL, 0), holder);
+	close(fd);
+}
+
 static void test_locks(void **state)
 {
 	int a = open(path, O_RDONLY), b = open(path, O_RDONLY), c = open(path, O_RDWR);
 	struct qcow_error err;
-	char pid[32];
 
 	(void)state;
 	assert_int_equal(host_lock_take(a, HOST_LOCK_BASE, path, &err), 0);
 	assert_int_equal(host_lock_take(b, HOST_LOCK_BASE, path, &err), 0);
 	assert_int_equal(host_lock_probe(c, HOST_LOCK_BASE, path, &err), 0);
 	assert_int_equal(host_lock_take(c, HOST_LOCK_WRITER, path, &err), -EBUSY);
-	snprintf(pid, sizeof(pid), "(pid %d)", getpid());
-	assert_non_null(strstr(err.text, pid));
 	assert_non_null(strstr(err.text, "locked against writers"));
 	host_lock_drop(a);
 	close(b);
@@ -207,9 +243,8 @@ static void test_against_qemu(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_direct),
-		cmocka_unit_test(test_buffered),
-		cmocka_unit_test(test_locks),
+		cmocka_unit_test(test_direct),	     cmocka_unit_test(test_buffered),
+		cmocka_unit_test(test_locks),	     cmocka_unit_test(test_holder_is_named),
 		cmocka_unit_test(test_against_qemu),
 	};
 
