@@ -176,9 +176,10 @@
  *
  * FREE
  * ----
- *   asks: GENERATION, the last one sealed, and LEASES, which may be empty: lower by one the refcounts of what earlier
- *   COMMITs counted in LOST; nobody can read the old places any more. And take these
- *   leased, unused clusters back.
+ *   asks: GENERATION, the last one sealed, and LEASES, which may be empty: lower by
+ *   one the refcounts of what earlier COMMITs counted in LOST; nobody can read the old
+ *   places any more. And take these leased, unused clusters back. One that is late, as
+ *   there, does nothing.
  *   answer: nothing more. Need not be durable.
  *   If the worker dies before it answered, this FREE is not said again.
  *
