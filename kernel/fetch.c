@@ -108,7 +108,7 @@ static int fetch_done(struct qcow_upcall *uc, const struct qcow_answer *answer)
  * @disk: the disk
  * @bio: within one block; ended now or later
  *
- * Context: process; may sleep, without I/O, but not for REQ_NOWAIT.
+ * Context: process; may sleep, without I/O.
  */
 void qcow_fetch(struct qcow_disk *disk, struct bio *bio)
 {
@@ -127,10 +127,6 @@ void qcow_fetch(struct qcow_disk *disk, struct bio *bio)
 		qcow_block_copy_to_bio(block, bio);
 		qcow_block_put(block);
 		bio_endio(bio);
-		return;
-	}
-	if (bio->bi_opf & REQ_NOWAIT) {
-		bio_wouldblock_error(bio);
 		return;
 	}
 	qcow_upcall_park(&disk->upcalls, &want, bio);

@@ -151,14 +151,28 @@ static void trim_to_page(struct qcow_disk *disk, struct bio *bio)
 		dm_accept_partial_bio(bio, room);
 }
 
+/*
+ * In ->map: a worker has to take care of it. Nobody is kept waiting here, so REQ_NOWAIT
+ * is met. BLK_STS_AGAIN would be wrong: if dm has sent a part of the same request on
+ * already, that part may complete last, in a context in which io_uring cannot try
+ * again, and the user would get EAGAIN.
+ */
+static int defer(struct qcow_disk *disk, struct bio *bio, struct qcow_io *io)
+{
+	leave(disk, io);
+	bio->bi_opf &= ~REQ_NOWAIT;
+	trim_to_page(disk, bio);
+	qcow_disk_defer(disk, bio);
+	return DM_MAPIO_SUBMITTED;
+}
+
 /* In ->map: the page is not loaded. */
 static int miss(struct qcow_disk *disk, struct bio *bio, struct qcow_io *io)
 {
+	/* To park it may take waiting for memory. */
+	if (bio->bi_opf & REQ_NOWAIT)
+		return defer(disk, bio, io);
 	leave(disk, io);
-	if (bio->bi_opf & REQ_NOWAIT) {
-		bio_wouldblock_error(bio);
-		return DM_MAPIO_SUBMITTED;
-	}
 	trim_to_page(disk, bio);
 	qcow_load(disk, bio);
 	return DM_MAPIO_SUBMITTED;
@@ -169,7 +183,8 @@ static int miss(struct qcow_disk *disk, struct bio *bio, struct qcow_io *io)
  * @disk: open
  * @bio: with data; its sector is relative to the target
  *
- * Context: ->map; sleeps only for upcalls' memory, never for REQ_NOWAIT.
+ * Context: ->map; sleeps only for upcalls' memory, never for REQ_NOWAIT: that is
+ * deferred rather than refused.
  * Return: DM_MAPIO_REMAPPED or DM_MAPIO_SUBMITTED. Either way the bio ends with
  * bio_endio(), so that dm calls qcow_disk_end_io().
  */
@@ -189,17 +204,9 @@ int qcow_disk_map(struct qcow_disk *disk, struct bio *bio)
 		return miss(disk, bio, io);
 	if (x.nr_sectors < nr_sectors)
 		dm_accept_partial_bio(bio, x.nr_sectors);
+	if (unlikely(x.type == DM_QCOW_RUN_FETCH && (bio->bi_opf & REQ_NOWAIT)))
+		return defer(disk, bio, io);
 	return follow(disk, bio, io, &x) ? DM_MAPIO_REMAPPED : DM_MAPIO_SUBMITTED;
-}
-
-/* In ->map: a worker has to take care of it. Nobody is kept waiting here, REQ_NOWAIT or not. */
-static int defer(struct qcow_disk *disk, struct bio *bio)
-{
-	bio->bi_opf &= ~REQ_NOWAIT;
-	this_cpu_inc(disk->stats->deferred);
-	trim_to_page(disk, bio);
-	qcow_disk_defer(disk, bio);
-	return DM_MAPIO_SUBMITTED;
 }
 
 /*
@@ -220,7 +227,8 @@ static bool in_place(struct qcow_disk *disk, const struct bio *bio, const struct
  * @disk: open for writing
  * @bio: with data; its sector is relative to the target
  *
- * Context: ->map; sleeps only for upcalls' memory, never for REQ_NOWAIT.
+ * Context: ->map; sleeps only for upcalls' memory, never for REQ_NOWAIT: that is
+ * deferred rather than refused.
  * Return: as qcow_disk_map().
  */
 int qcow_disk_map_write(struct qcow_disk *disk, struct bio *bio)
@@ -240,8 +248,8 @@ int qcow_disk_map_write(struct qcow_disk *disk, struct bio *bio)
 	if (unlikely(!found))
 		return miss(disk, bio, io);
 	if (unlikely(!straight)) {
-		leave(disk, io);
-		return defer(disk, bio);
+		this_cpu_inc(disk->stats->deferred);
+		return defer(disk, bio, io);
 	}
 	if (x.nr_sectors < nr_sectors)
 		dm_accept_partial_bio(bio, x.nr_sectors);
@@ -261,7 +269,8 @@ int qcow_disk_map_discard(struct qcow_disk *disk, struct bio *bio)
 	struct qcow_io *io = dm_per_bio_data(bio, sizeof(*io));
 
 	io->epoch = QCOW_EPOCH_NONE;
-	return defer(disk, bio);
+	this_cpu_inc(disk->stats->deferred);
+	return defer(disk, bio, io);
 }
 
 /**

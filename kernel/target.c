@@ -520,7 +520,6 @@ static void qcow_io_hints(struct dm_target *ti, struct queue_limits *limits)
 	limits->discard_alignment = 0;
 	limits->max_discard_sectors = UINT_MAX >> SECTOR_SHIFT;
 	limits->max_hw_discard_sectors = UINT_MAX >> SECTOR_SHIFT;
-	limits->max_write_zeroes_sectors = UINT_MAX >> SECTOR_SHIFT;
 }
 
 static struct target_type qcow_target_type = {

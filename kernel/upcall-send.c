@@ -94,23 +94,59 @@ static struct sk_buff *build(struct qcow_upcalls *ucs, const struct qcow_upcall 
 	return msg;
 }
 
+static bool writes(u8 cmd)
+{
+	switch (cmd) {
+	case DM_QCOW_CMD_GRANT:
+	case DM_QCOW_CMD_COMMIT:
+	case DM_QCOW_CMD_FREE:
+	case DM_QCOW_CMD_CLOSE:
+		return true;
+	default:
+		return false;
+	}
+}
+
+/**
+ * qcow_upcall_note_hung_locked() - an upcall is given up
+ * @ucs: the target's upcalls, locked
+ * @uc: claimed, unanswered
+ *
+ * Context: process; does not sleep.
+ * Return: true if a worker has it: the supervisor should be told DM_QCOW_CMD_HUNG.
+ */
+bool qcow_upcall_note_hung_locked(struct qcow_upcalls *ucs, const struct qcow_upcall *uc)
+{
+	lockdep_assert_held(&ucs->lock);
+	if (uc->sent && writes(uc->cmd))
+		ucs->hung_epoch = uc->epoch;
+	return uc->sent;
+}
+
 /* Copies the next upcall to be sent; false if there is none, or no room for it. */
 static bool peek(struct qcow_upcalls *ucs, struct qcow_upcall *copy)
 {
 	struct qcow_upcall *uc;
 
+	bool found = false;
+	u32 epoch = qcow_link_epoch(ucs->link);
+
 	spin_lock(&ucs->lock);
-	uc = list_first_entry_or_null(&ucs->queued, struct qcow_upcall, node);
-	if (uc && ucs->sent_bytes < SENT_BYTES_MAX)
+	list_for_each_entry(uc, &ucs->queued, node) {
+		if (ucs->sent_bytes >= SENT_BYTES_MAX)
+			break;
+		if (writes(uc->cmd) && ucs->hung_epoch == epoch)
+			continue;
 		*copy = *uc;
-	else
-		uc = NULL;
+		found = true;
+		break;
+	}
 	spin_unlock(&ucs->lock);
-	return uc;
+	return found;
 }
 
 /* QUEUED -> SENT, unless somebody claimed it meanwhile. */
-static bool mark_sent(struct qcow_upcalls *ucs, u64 cookie, unsigned int truesize)
+static bool mark_sent(struct qcow_upcalls *ucs, u64 cookie, unsigned int truesize, u32 epoch)
 {
 	struct qcow_upcall *uc;
 
@@ -118,6 +154,7 @@ static bool mark_sent(struct qcow_upcalls *ucs, u64 cookie, unsigned int truesiz
 	uc = qcow_upcall_find_locked(ucs, cookie);
 	if (uc) {
 		uc->sent = true;
+		uc->epoch = epoch;
 		uc->truesize = truesize;
 		ucs->sent_bytes += truesize;
 		list_move_tail(&uc->node, &ucs->sent);
@@ -145,7 +182,8 @@ static int send_one(struct qcow_upcalls *ucs, const struct qcow_upcall *copy)
 
 	if (IS_ERR(msg))
 		return PTR_ERR(msg) == -ENOENT ? 0 : -ENOMEM;
-	if (!mark_sent(ucs, copy->cookie, msg->truesize)) {
+	/* Should another worker attach just now, this one's socket is closed: nothing arrives. */
+	if (!mark_sent(ucs, copy->cookie, msg->truesize, qcow_link_epoch(ucs->link))) {
 		nlmsg_free(msg);
 		return 0;
 	}

@@ -203,6 +203,24 @@ static int call_done(struct qcow_upcall *uc, const struct qcow_answer *answer)
 	return r;
 }
 
+/* Claims an upcall that nobody waits for any more, unless somebody claimed it just now. */
+static struct qcow_upcall *give_up(struct qcow_upcalls *ucs, u64 cookie)
+{
+	struct qcow_upcall *uc;
+	bool hung = false;
+
+	spin_lock(&ucs->lock);
+	uc = qcow_upcall_find_locked(ucs, cookie);
+	if (uc) {
+		claim_locked(ucs, uc);
+		hung = qcow_upcall_note_hung_locked(ucs, uc);
+	}
+	spin_unlock(&ucs->lock);
+	if (hung)
+		qcow_supervisor_notify(ucs->link, DM_QCOW_CMD_HUNG);
+	return uc;
+}
+
 /**
  * qcow_upcall_call() - ask, and wait for the answer
  * @ucs: the target's upcalls
@@ -239,7 +257,7 @@ int qcow_upcall_call(struct qcow_upcalls *ucs, const struct qcow_upcall *questio
 	left = wait_for_completion_killable_timeout(&call.done, timeout);
 	if (left > 0)
 		return call.error;
-	uc = claim(ucs, cookie, question->cmd);
+	uc = give_up(ucs, cookie);
 	if (!uc) {
 		/* Somebody claimed it just now, and is in call_done(). */
 		wait_for_completion(&call.done);
@@ -288,7 +306,7 @@ int qcow_upcalls_answer(struct qcow_upcalls *ucs, const struct qcow_answer *answ
 }
 
 /* The first upcall whose time is over, claimed. */
-static struct qcow_upcall *claim_expired(struct qcow_upcalls *ucs)
+static struct qcow_upcall *claim_expired(struct qcow_upcalls *ucs, bool *hung)
 {
 	struct list_head *lists[] = { &ucs->sent, &ucs->queued };
 	struct qcow_upcall *uc = NULL;
@@ -303,6 +321,7 @@ static struct qcow_upcall *claim_expired(struct qcow_upcalls *ucs)
 	}
 	if (uc) {
 		claim_locked(ucs, uc);
+		*hung |= qcow_upcall_note_hung_locked(ucs, uc);
 		ucs->nr_timeouts++;
 	}
 	spin_unlock(&ucs->lock);
@@ -337,10 +356,8 @@ static void timer_fn(struct work_struct *work)
 	bool hung = false;
 	unsigned long next;
 
-	while ((uc = claim_expired(ucs))) {
-		hung |= uc->sent;
+	while ((uc = claim_expired(ucs, &hung)))
 		fail(uc, -ETIMEDOUT);
-	}
 	if (hung)
 		qcow_supervisor_notify(ucs->link, DM_QCOW_CMD_HUNG);
 	next = next_deadline(ucs);

@@ -14,6 +14,10 @@
  * the bios that wait for it from then on. A late answer finds no cookie and so
  * touches nothing.
  *
+ * A worker that lets something time out that writes may do it yet, when the kernel
+ * has long said it again. So it is asked for nothing more that writes: that waits for
+ * the next worker, which the supervisor starts when this one is dead.
+ *
  * What is SENT is bounded in bytes of socket buffer; the rest stays QUEUED here, so
  * that a worker that does not read loses nothing.
  */
@@ -59,6 +63,7 @@ struct qcow_upcall {
 	u64 cookie;
 	u8 cmd;
 	bool sent;			/* upcalls->lock */
+	u32 epoch;			/* of the worker it was sent to; upcalls->lock */
 	unsigned int truesize;		/* of the message, while sent */
 	unsigned long deadline;		/* jiffies */
 	u64 key;			/* LOAD: page; FETCH: guest offset */
@@ -82,6 +87,7 @@ struct qcow_upcalls {
 	struct delayed_work timer;
 	spinlock_t lock;		/* protects what follows, and upcalls in the table */
 	int refuse;			/* errno for new upcalls, or 0: they are welcome */
+	u32 hung_epoch;			/* this worker may yet carry out what timed out */
 	struct list_head queued;
 	struct list_head sent;		/* both in the order of their deadlines */
 	size_t sent_bytes;
@@ -123,6 +129,7 @@ void qcow_upcalls_welcome(struct qcow_upcalls *ucs);
 struct qcow_upcall *qcow_upcall_find_locked(struct qcow_upcalls *ucs, u64 cookie);
 void qcow_upcall_unsend_locked(struct qcow_upcalls *ucs, struct qcow_upcall *uc);
 void qcow_upcall_send(struct work_struct *work);
+bool qcow_upcall_note_hung_locked(struct qcow_upcalls *ucs, const struct qcow_upcall *uc);
 
 void qcow_bios_end(struct bio_list *bios, int error);
 
