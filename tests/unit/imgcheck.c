@@ -142,6 +142,40 @@ static void check_snapshots(struct check *c, uint64_t off, uint64_t nr)
 		refer(c, start, off - start, "snapshot table");
 }
 
+static void check_bitmap(struct check *c, uint64_t table, uint64_t nr)
+{
+	uint64_t i, off;
+
+	refer(c, table, nr * 8, "bitmap table");
+	for (i = 0; i < nr; i++) {
+		off = be(c, table + i * 8, 8) & 0x00fffffffffffe00ull;
+		if (off)
+			refer(c, off, 1, "bitmap");
+	}
+}
+
+/* Void unless the autoclear bit says otherwise. */
+static void check_bitmaps(struct check *c)
+{
+	uint64_t at = be(c, 100, 4), nr = 0, i, dir = 0;
+
+	if (c->version < 3 || !(be(c, 88, 8) & 1))
+		return;
+	for (; be(c, at, 4) && at < 1ull << c->bits; at += 8 + ((be(c, at + 4, 4) + 7) & ~7ull)) {
+		if (be(c, at, 4) != 0x23852875)
+			continue;
+		nr = be(c, at + 8, 4);
+		dir = be(c, at + 24, 8);
+		refer(c, dir, be(c, at + 16, 8), "bitmap directory");
+	}
+	if (!nr)
+		corrupt(c, "bitmaps are valid, but there are none");
+	for (i = 0; i < nr; i++) {
+		check_bitmap(c, be(c, dir, 8), be(c, dir + 8, 4));
+		dir += (24 + be(c, dir + 18, 2) + 7) & ~7ull;
+	}
+}
+
 static void check_refcounts(struct check *c)
 {
 	uint64_t i, n, off;
@@ -183,6 +217,7 @@ void imgcheck(const uint8_t *data, uint64_t size, struct imgcheck *result)
 	refer(&c, 0, 1, "header");
 	check_l1(&c, be(&c, 40, 8), be(&c, 36, 4), true);
 	check_snapshots(&c, be(&c, 64, 8), be(&c, 60, 4));
+	check_bitmaps(&c);
 	check_refcounts(&c);
 	free(c.refs);
 }

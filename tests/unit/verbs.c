@@ -11,6 +11,7 @@
 #include <cmocka.h>
 
 #include "imgcheck.h"
+#include "lib/bitset.h"
 #include "lib/chain.h"
 
 #define BROKEN 1ull /* the view of what cannot be read */
@@ -80,6 +81,7 @@ static uint64_t view_disk(struct qcow_io *io, const char *snapshot, uint64_t has
 
 struct view {
 	struct memio *m;
+	const struct qcow_header *h;
 	uint64_t hash;
 };
 
@@ -95,6 +97,21 @@ static int view_snapshot(const struct qcow_snapshot *s, void *arg)
 	return v->hash == BROKEN ? -EIO : 0;
 }
 
+static int view_bitmap(const struct qcow_bitmap *b, void *arg)
+{
+	struct view *v = arg;
+	uint8_t *bits;
+
+	v->hash = mix(v->hash, b->name, strlen(b->name));
+	v->hash = mix(v->hash, &b->granularity_bits, sizeof(b->granularity_bits));
+	v->hash = mix(v->hash, &b->enabled, sizeof(b->enabled));
+	if (bitset_read(&v->m->io, v->h, b, &bits, NULL) < 0)
+		return -EIO;
+	v->hash = mix(v->hash, bits, (size_t)b->table_size << v->h->cluster_bits);
+	free(bits);
+	return 0;
+}
+
 uint64_t verb_view(struct memio *m)
 {
 	struct view v = { .m = m };
@@ -102,9 +119,10 @@ uint64_t verb_view(struct memio *m)
 
 	if (qcow_image_open(&img, &m->io, NULL) < 0)
 		return BROKEN;
+	v.h = qcow_image_header(img);
 	v.hash = view_disk(&m->io, NULL, 17);
-	if (v.hash != BROKEN &&
-	    qcow_snapshots_walk(&m->io, qcow_image_header(img), view_snapshot, &v, NULL) < 0)
+	if (v.hash != BROKEN && (qcow_snapshots_walk(&m->io, v.h, view_snapshot, &v, NULL) < 0 ||
+				 qcow_bitmaps_walk(&m->io, v.h, view_bitmap, &v, NULL) < 0))
 		v.hash = BROKEN;
 	qcow_image_close(img);
 	return v.hash;

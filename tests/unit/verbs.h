@@ -11,7 +11,7 @@
 #include "lib/writer.h"
 #include "memio.h"
 
-/* Hash of sizes and contents, of the active state and all snapshots, names included. */
+/* Hash of sizes and contents, of the active state, all snapshots and bitmaps, names included. */
 uint64_t verb_view(struct memio *m);
 
 struct verb_case {

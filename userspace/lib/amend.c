@@ -188,10 +188,10 @@ static int change_version(struct qcow_txn *t, uint32_t version, struct qcow_erro
 	if (r < 0)
 		return r;
 	r = qcow_io_pread(t->w->io, t->table, qcow_cluster_size(&t->h), 0, err);
-	if (!r)
-		r = qcow_head_move(t->w, t->table, version, t->sector, err);
-	t->has_sector = true;
 	t->h.version = version;
+	if (!r)
+		r = qcow_head_move(t->w, t->table, &t->h, t->sector, err);
+	t->has_sector = true;
 	t->h.incompatible = t->h.compatible = t->h.autoclear = 0;
 	return r;
 }

@@ -12,6 +12,8 @@
 #define V3_LENGTH     112u
 #define EXT_NAMES     0x6803f857u
 #define EXT_FORMAT    0xe2792acau
+#define EXT_BITMAPS   0x23852875u
+#define BITMAPS_LEN   24u
 #define AT_BACKING    8
 #define AT_NAME_LEN   16
 #define AT_HEADER_LEN 100
@@ -19,30 +21,83 @@
 static int no_room(struct qcow_error *err)
 {
 	return qcow_fail(err, ENOSPC, 0,
-			 "the header's extensions and names leave no room to move them; use: "
-			 "qemu-img amend");
+			 "the header's extensions and names leave no room to move them; use "
+			 "qemu-img");
 }
 
-/* Extensions but the feature names and @but, and the end marker. *@end: behind them. */
-static int move_extensions(const struct qcow_writer *w, const uint8_t *from, uint32_t but,
-			   uint8_t *sector, uint64_t *end, struct qcow_error *err)
+/* *@end: where extensions begin. Fields that we do not know stay, but not in another version. */
+static int move_fields(const struct qcow_writer *w, const uint8_t *cluster,
+		       const struct qcow_header *h, uint8_t *sector, uint64_t *end,
+		       struct qcow_error *err)
+{
+	bool same = h->version == w->h.version;
+
+	*end = same ? w->h.header_length : h->version < 3 ? V2_LENGTH : V3_LENGTH;
+	if (*end + 8 > SECTOR)
+		return no_room(err);
+	memset(sector, 0, SECTOR);
+	memcpy(sector, cluster, same ? *end : V2_LENGTH);
+	qcow_put_be32(sector + 4, h->version);
+	qcow_put_be64(sector + AT_BACKING, 0);
+	qcow_put_be32(sector + AT_NAME_LEN, 0);
+	if (h->version >= 3)
+		qcow_put_be32(sector + AT_HEADER_LEN, (uint32_t)*end);
+	return 0;
+}
+
+static int put_ext(uint32_t type, const void *bytes, size_t len, uint8_t *sector, uint64_t *end,
+		   struct qcow_error *err)
+{
+	size_t room = 8 + ((len + 7) & ~(size_t)7);
+
+	if (*end + room + 8 > SECTOR)
+		return no_room(err);
+	qcow_put_be32(sector + *end, type);
+	qcow_put_be32(sector + *end + 4, (uint32_t)len);
+	memcpy(sector + *end + 8, bytes, len);
+	*end += room;
+	return 0;
+}
+
+static int put_known(const struct qcow_header *h, uint8_t *sector, uint64_t *end,
+		     struct qcow_error *err)
+{
+	uint8_t bitmaps[BITMAPS_LEN] = { 0 };
+	int r = 0;
+
+	if (h->has_backing && h->backing_format[0])
+		r = put_ext(EXT_FORMAT, h->backing_format, strlen(h->backing_format), sector, end,
+			    err);
+	if (r < 0 || !h->nr_bitmaps)
+		return r;
+	qcow_put_be32(bitmaps, h->nr_bitmaps);
+	qcow_put_be64(bitmaps + 8, h->bitmap_dir_size);
+	qcow_put_be64(bitmaps + 16, h->bitmap_dir_off);
+	return put_ext(EXT_BITMAPS, bitmaps, sizeof(bitmaps), sector, end, err);
+}
+
+static bool is_kept(uint32_t type)
+{
+	return type != EXT_NAMES && type != EXT_FORMAT && type != EXT_BITMAPS;
+}
+
+/* The others as they are, and the end marker. *@end: behind that. */
+static int move_extensions(const struct qcow_writer *w, const uint8_t *from, uint8_t *sector,
+			   uint64_t *end, struct qcow_error *err)
 {
 	uint64_t at = w->h.header_length, len;
+	int r = 0;
 
-	while (at + 8 <= w->h.ext_end) {
-		len = 8 + ((qcow_be32(from + at + 4) + 7ull) & ~7ull);
-		if (!qcow_be32(from + at) || len > w->h.ext_end - at)
+	while (at + 8 <= w->h.ext_end && !r) {
+		len = qcow_be32(from + at + 4);
+		if (!qcow_be32(from + at) || len > w->h.ext_end - at - 8)
 			break;
-		if (qcow_be32(from + at) != EXT_NAMES && qcow_be32(from + at) != but) {
-			if (*end + len + 8 > SECTOR)
-				return no_room(err);
-			memcpy(sector + *end, from + at, len);
-			*end += len;
-		}
-		at += len;
+		if (is_kept(qcow_be32(from + at)))
+			r = put_ext(qcow_be32(from + at), from + at + 8, len, sector, end, err);
+		at += 8 + ((len + 7) & ~7ull);
 	}
 	*end += 8;
-	return 0;
+	return r < 0 || *end <= SECTOR ? r : no_room(err);
 }
 
 /* Sectors after the first that the header of now does not use. */
@@ -81,69 +136,46 @@ static int move_name(struct qcow_writer *w, const char *name, uint64_t end, uint
 	return r;
 }
 
-int qcow_head_move(struct qcow_writer *w, const uint8_t *cluster, uint32_t version,
+int qcow_head_move(struct qcow_writer *w, const uint8_t *cluster, const struct qcow_header *h,
 		   uint8_t sector[512], struct qcow_error *err)
 {
-	uint64_t end = version < 3 ? V2_LENGTH : V3_LENGTH;
-	int r;
+	uint64_t end;
+	int r = move_fields(w, cluster, h, sector, &end, err);
 
-	memset(sector, 0, SECTOR);
-	memcpy(sector, cluster, V2_LENGTH);
-	qcow_put_be32(sector + 4, version);
-	if (version >= 3)
-		qcow_put_be32(sector + AT_HEADER_LEN, V3_LENGTH);
-	r = move_extensions(w, cluster, EXT_NAMES, sector, &end, err);
-	if (!r && w->h.has_backing)
-		r = move_name(w, w->h.backing_name, end, sector, err);
+	if (!r)
+		r = put_known(h, sector, &end, err);
+	if (!r)
+		r = move_extensions(w, cluster, sector, &end, err);
+	if (!r && h->has_backing)
+		r = move_name(w, h->backing_name, end, sector, err);
 	return r;
 }
 
-static int put_format(const char *format, uint8_t *sector, uint64_t *end, struct qcow_error *err)
+static int check_backing(const char *name, const char *format, struct qcow_error *err)
 {
-	size_t len = strlen(format), room = 8 + ((len + 7) & ~(size_t)7);
-
-	if (*end + room + 8 > SECTOR)
-		return no_room(err);
-	qcow_put_be32(sector + *end, EXT_FORMAT);
-	qcow_put_be32(sector + *end + 4, (uint32_t)len);
-	memcpy(sector + *end + 8, format, len);
-	*end += room;
-	return 0;
-}
-
-static int build_sector(struct qcow_writer *w, const uint8_t *cluster, const char *name,
-			const char *format, uint8_t sector[512], struct qcow_error *err)
-{
-	uint64_t end = w->h.header_length;
-	int r = 0;
-
-	memset(sector, 0, SECTOR);
-	if (end + 8 > SECTOR)
-		return no_room(err);
-	memcpy(sector, cluster, end);
-	qcow_put_be64(sector + AT_BACKING, 0);
-	qcow_put_be32(sector + AT_NAME_LEN, 0);
-	if (name && format)
-		r = put_format(format, sector, &end, err);
-	if (!r)
-		r = move_extensions(w, cluster, EXT_FORMAT, sector, &end, err);
-	return r < 0 || !name ? r : move_name(w, name, end, sector, err);
-}
-
-int qcow_head_set_backing(struct qcow_writer *w, const char *name, const char *format,
-			  struct qcow_error *err)
-{
-	uint8_t sector[512];
-	int r;
-
 	if (name && (!*name || strlen(name) > QCOW_MAX_NAME))
 		return qcow_fail(err, EINVAL, QCOW_NO_OFF,
 				 "a backing file's name has 1 to 1023 bytes");
 	if (format && strlen(format) > QCOW_MAX_FORMAT)
 		return qcow_fail(err, EINVAL, QCOW_NO_OFF, "no backing format is that long");
+	return 0;
+}
+
+int qcow_head_set_backing(struct qcow_writer *w, const char *name, const char *format,
+			  struct qcow_error *err)
+{
+	struct qcow_header h = w->h;
+	uint8_t sector[512];
+	int r = check_backing(name, format, err);
+
+	if (r < 0)
+		return r;
+	h.has_backing = name != NULL;
+	strcpy(h.backing_name, name ? name : "");
+	strcpy(h.backing_format, name && format ? format : "");
 	r = meta_read(w, 0, w->cluster, qcow_cluster_size(&w->h), err);
 	if (!r)
-		r = build_sector(w, w->cluster, name, format, sector, err);
+		r = qcow_head_move(w, w->cluster, &h, sector, err);
 	if (!r)
 		r = qcow_barrier(w, QCOW_BARRIER_TABLE, err);
 	if (!r)

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * A header of the other version. Version 3 has 40 bytes more, so extensions and the
- * backing file's name move; all of it is valid at once when the first sector is
- * written, because a name that does not fit there goes where the old header is not.
+ * A header with other extensions, or of the other version, which has 40 bytes more or
+ * less: extensions and the backing file's name move. All of it is valid at once when
+ * the first sector is written, because a name that does not fit there goes where the
+ * old header is not.
  */
 #ifndef QCOW_LIB_HEADMOVE_H
 #define QCOW_LIB_HEADMOVE_H
@@ -13,11 +14,12 @@
 #include "lib/writer.h"
 
 /*
- * @cluster: the header's first cluster as it is; @sector: the new first sector, fixed
- * fields but version and length still to be filled in (qcow_head_set_all). Writes the
- * name, if it lies elsewhere. Names of features go. -ENOSPC: no room.
+ * @cluster: the header's cluster as it is; @h: what it is to be: version, backing file and
+ * bitmaps count here; @sector: the new first sector, fixed fields still to be filled in
+ * (qcow_head_set_all). Writes the name, if it lies elsewhere. Names of features go.
+ * -ENOSPC: no room.
  */
-int qcow_head_move(struct qcow_writer *w, const uint8_t *cluster, uint32_t version,
+int qcow_head_move(struct qcow_writer *w, const uint8_t *cluster, const struct qcow_header *h,
 		   uint8_t sector[512], struct qcow_error *err);
 
 /*

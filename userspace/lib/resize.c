@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "lib/be.h"
+#include "lib/bitedit.h"
 #include "lib/l2.h"
 #include "lib/txnwalk.h"
 #include "lib/writer-priv.h"
@@ -308,6 +309,8 @@ static int change(struct resize *z)
 	if (!r && z->p->size > z->old)
 		r = grow_data_file(z);
 	z->t.h.size = z->p->size;
+	if (!r)
+		r = qcow_txn_bitmaps(&z->t, z->p->size, false, z->err);
 	if (!r)
 		r = qcow_txn_commit(&z->t, z->err);
 	if (!r && z->p->data && !z->p->data->fixed_end && z->p->size < z->old)

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "lib/be.h"
+#include "lib/bitedit.h"
 #include "lib/snapshot.h"
 #include "lib/txnwalk.h"
 #include "lib/writer-priv.h"
@@ -205,6 +206,8 @@ static int apply(struct qcow_txn *t, const struct qcow_snapshot *s, uint64_t *ol
 	if (!r)
 		r = qcow_txn_fix_copied(t, err);
 	t->h.size = s->disk_size;
+	if (!r)
+		r = qcow_txn_bitmaps(t, s->disk_size & ~511ull, true, err);
 	return r < 0 ? r : qcow_txn_commit(t, err);
 }
 

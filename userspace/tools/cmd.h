@@ -23,5 +23,6 @@ int cmd_compare(int argc, char **argv);
 int cmd_measure(int argc, char **argv);
 int cmd_rebase(int argc, char **argv);
 int cmd_commit(int argc, char **argv);
+int cmd_bitmap(int argc, char **argv);
 
 #endif

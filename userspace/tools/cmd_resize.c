@@ -149,7 +149,7 @@ static int resize_in_chain(struct request *q, struct image_edit *e, struct host_
 
 static int resize(struct request *q)
 {
-	struct qcow_writer_params params = { 0 };
+	struct qcow_writer_params params = { .keep_bitmaps = true };
 	struct qcow_error err = { 0 };
 	struct image_edit e = { 0 };
 	struct host_chain *hc;

@@ -149,8 +149,7 @@ static int act(const struct request *q, struct qcow_writer *w, struct qcow_error
 
 static int change(const struct request *q, struct qcow_error *err)
 {
-	/* Bitmaps say what changed since; only to apply changes anything. */
-	struct qcow_writer_params params = { .keep_bitmaps = q->action != 'a' };
+	struct qcow_writer_params params = { .keep_bitmaps = true };
 	struct image_edit e = { 0 };
 	int r = image_edit_open(&e, q->path, &params, err);
 

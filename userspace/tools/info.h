@@ -19,6 +19,10 @@ struct json_object;
 int info_add_snapshots(struct json_object *list, struct qcow_io *io, const struct qcow_header *h,
 		       struct qcow_error *err);
 
+/* The bitmaps, into a JSON array. */
+int info_add_bitmaps(struct json_object *list, struct qcow_io *io, const struct qcow_header *h,
+		     struct qcow_error *err);
+
 /* "3.83 MiB": three significant digits, as qemu-img rounds. */
 void info_size_text(uint64_t bytes, char *out, size_t room);
 

@@ -68,6 +68,12 @@ static int visit_bitmap(const struct qcow_bitmap *b, void *arg)
 	return json_object_array_add(arg, o);
 }
 
+int info_add_bitmaps(json_object *list, struct qcow_io *io, const struct qcow_header *h,
+		     struct qcow_error *err)
+{
+	return qcow_bitmaps_walk(io, h, visit_bitmap, list, err);
+}
+
 static void add_version_3(json_object *data, const struct qcow_header *h)
 {
 	add_bool(data, "lazy-refcounts", h->compatible & QCOW_COMPAT_LAZY_REFCOUNTS);
@@ -104,7 +110,7 @@ static int add_specific(json_object *o, const struct qcow_image *img, struct qco
 		return 0;
 	bitmaps = json_object_new_array();
 	json_object_object_add(data, "bitmaps", bitmaps);
-	return qcow_bitmaps_walk(qcow_image_io(img), h, visit_bitmap, bitmaps, err);
+	return info_add_bitmaps(bitmaps, qcow_image_io(img), h, err);
 }
 
 static void add_backing(json_object *o, const struct qcow_header *h, const char *parent)

@@ -26,6 +26,7 @@ static const struct command commands[] = {
 	{ "measure", "IMAGE", "say how much space a new image would need", cmd_measure },
 	{ "rebase", "IMAGE", "give an image another backing file, or none", cmd_rebase },
 	{ "commit", "IMAGE", "write what an image has into its backing file", cmd_commit },
+	{ "bitmap", "IMAGE NAME", "list, add, remove, change or merge bitmaps", cmd_bitmap },
 };
 
 static void print_usage(FILE *to)
