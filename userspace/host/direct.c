@@ -20,6 +20,9 @@ struct direct_io {
 	pthread_mutex_t lock; /* of bounce */
 	uint8_t *bounce;
 	size_t bounce_size;
+	pthread_mutex_t hole_lock; /* of what follows: [from, to) is a hole, or is not */
+	uint64_t known_from, known_to;
+	bool known_hole;
 };
 
 static struct direct_io *to_direct(struct qcow_io *io)
@@ -204,23 +207,39 @@ static int direct_punch(struct qcow_io *io, uint64_t off, uint64_t len)
 }
 
 /* Moves the descriptor's position, which nothing here uses. */
+static int find_hole(struct direct_io *d, uint64_t off)
+{
+	off_t data = lseek(d->fd, (off_t)off, SEEK_DATA), hole;
+
+	if (data < 0 && errno != ENXIO)
+		return -errno;
+	d->known_hole = data < 0 || (uint64_t)data > off;
+	d->known_from = off;
+	d->known_to = data < 0 ? UINT64_MAX : (uint64_t)data;
+	if (d->known_hole)
+		return 0;
+	hole = lseek(d->fd, (off_t)off, SEEK_HOLE);
+	d->known_to = hole > 0 && (uint64_t)hole > off ? (uint64_t)hole : off + 1;
+	return 0;
+}
+
+/*
+ * The answer is kept: some file systems look at every page up to the end of the data to
+ * give it. Only where nobody writes through this descriptor.
+ */
 static int direct_hole(struct qcow_io *io, uint64_t off, uint64_t *len, bool *is_hole)
 {
 	struct direct_io *d = to_direct(io);
-	off_t data = lseek(d->fd, (off_t)off, SEEK_DATA), hole;
+	int r = 0;
 
-	*is_hole = data < 0 ? errno == ENXIO : (uint64_t)data > off;
-	if (data < 0)
-		return *is_hole ? 0 : -errno;
-	if (*is_hole) {
-		if ((uint64_t)data - off < *len)
-			*len = (uint64_t)data - off;
-		return 0;
-	}
-	hole = lseek(d->fd, (off_t)off, SEEK_HOLE);
-	if (hole > 0 && (uint64_t)hole > off && (uint64_t)hole - off < *len)
-		*len = (uint64_t)hole - off;
-	return 0;
+	pthread_mutex_lock(&d->hole_lock);
+	if (io->ops->pwrite || off < d->known_from || off >= d->known_to)
+		r = find_hole(d, off);
+	*is_hole = d->known_hole;
+	if (!r && d->known_to - off < *len)
+		*len = d->known_to - off;
+	pthread_mutex_unlock(&d->hole_lock);
+	return r;
 }
 
 static void direct_destroy(struct qcow_io *io)
@@ -228,6 +247,7 @@ static void direct_destroy(struct qcow_io *io)
 	struct direct_io *d = to_direct(io);
 
 	pthread_mutex_destroy(&d->lock);
+	pthread_mutex_destroy(&d->hole_lock);
 	free(d->bounce);
 	free(d);
 }
@@ -349,6 +369,7 @@ int host_io_create(struct qcow_io **io, int fd, struct qcow_error *err)
 		goto out_free;
 	}
 	pthread_mutex_init(&d->lock, NULL);
+	pthread_mutex_init(&d->hole_lock, NULL);
 	*io = &d->io;
 	return 0;
 
