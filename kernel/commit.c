@@ -206,12 +206,15 @@ static void reuse(struct qcow_disk *disk)
 struct free_question {
 	struct dm_qcow_lease *leases;
 	unsigned int nr;
+	u64 generation;
 };
 
 static int put_free(struct sk_buff *msg, const struct qcow_upcall *uc)
 {
 	const struct free_question *q = uc->data;
 
+	if (nla_put_u64_64bit(msg, DM_QCOW_ATTR_GENERATION, q->generation, DM_QCOW_ATTR_PAD))
+		return -EMSGSIZE;
 	return q->nr ? nla_put(msg, DM_QCOW_ATTR_LEASES, q->nr * sizeof(*q->leases), q->leases) : 0;
 }
 
@@ -220,7 +223,7 @@ static int free_some(struct qcow_disk *disk, u64 keep)
 {
 	struct qcow_commit *c = &disk->commit;
 	/* The deltas' memory: nothing is sealed now. */
-	struct free_question q = { .leases = (void *)c->deltas };
+	struct free_question q = { .leases = (void *)c->deltas, .generation = c->generation };
 	struct qcow_upcall question = { .cmd = DM_QCOW_CMD_FREE, .put = put_free, .data = &q };
 	u64 nr_clusters;
 	unsigned int i;
