@@ -360,6 +360,18 @@ def snapshots(m):
     return top
 
 
+@case("vm-state")
+def vm_state(m):
+    """A machine's state lies behind the disk, in the same tables; in the snapshot too."""
+    top = m.create("top.qcow2", 4 * MIB)
+    m.scatter(top, 4 * MIB, 10)
+    m.io(top, "write -b -P 0xaa 0 300k")
+    run("qemu-img", "snapshot", "-c", "first", top)
+    m.scatter(top, 4 * MIB, 10)
+    m.io(top, "write -b -P 0xbb 100k 300k")
+    return top
+
+
 @case("bitmaps")
 def bitmaps(m):
     top = m.create("top.qcow2", 4 * MIB)
