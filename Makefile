@@ -87,6 +87,12 @@ $(UNIT): $(BUILD)/tests/unit/%: $(BUILD)/tests/unit/%.o $(BUILD)/libtest-san.a
 # Programs that integration tests run in the VM.
 GUEST := $(patsubst tests/integration/%.c,$(BUILD)/tests/integration/%,$(wildcard tests/integration/*.c))
 
+GUEST += $(patsubst tests/crash/%.c,$(BUILD)/tests/integration/%,$(wildcard tests/crash/*.c))
+
+$(BUILD)/tests/integration/%: tests/crash/%.c
+	@mkdir -p $(@D)
+	$(CC) -std=c11 $(WARN) $(CFLAGS) $(CPPFLAGS) -o $@ $< -lpthread
+
 $(BUILD)/tests/integration/%: tests/integration/%.c
 	@mkdir -p $(@D)
 	$(CC) -std=c11 $(WARN) $(CFLAGS) $(CPPFLAGS) -o $@ $< -lpthread

@@ -1,0 +1,20 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# shellcheck shell=bash disable=SC2034 # who sources this uses the variables
+# The images that power is cut under, and how their disks are laid out; for the guest and the host.
+
+# number, variant of tests/variants.sh, what the image is on
+CRASH_CASES=(
+	'0 backed-part device'
+	'1 v3-4k device'
+	'2 extended-backed device'
+	'3 snapshots device'
+	'4 compressed device'
+	'5 backed ext4'
+)
+CRASH_DISK=80M
+CRASH_LOG=256M
+# On a disk of its own, from 0 on: the journal; from the following MiB on: "NAME MARK", then that snapshot's contents.
+# The snapshot is there from the mark after MARK on.
+CRASH_NOTES=64M
+CRASH_SNAPSHOT_MIB=8
+CRASH_CONTENTS_MIB=16

@@ -1,0 +1,108 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: GPL-2.0-only
+# Power cuts: devices are written to, snapshot and written to again, while their helpers are killed, and dm-log-writes
+# logs what reaches the disk. Afterwards, on the host, the disk is made as it could have been at a thousand moments.
+# vm: --mem 2048
+# host: tests/crash/stage
+# after: tests/crash/replay
+# timeout: 400
+# full-timeout: 3600
+# shellcheck source=tests/lib.sh
+. "$(dirname "$0")/../lib.sh"
+# shellcheck source=tests/devices.sh
+. "$TESTS/devices.sh"
+# shellcheck source=tests/write.sh
+. "$TESTS/write.sh"
+# shellcheck source=tests/variants.sh
+. "$TESTS/variants.sh"
+# shellcheck source=tests/crash/cases.sh
+. "$TESTS/crash/cases.sh"
+requires crashload qemu-img
+in_vm || skip "needs the disks of a test machine"
+
+OPS=${OPS:-150}
+[ "${LEVEL-}" != full ] || OPS=3000
+
+disk() { # disk NR WHICH: 0 the image's, 1 the log, 2 the notes
+	local letters=abcdefghijklmnopqrstuvwx
+	echo "/dev/vd${letters:$(($1 * 3 + $2)):1}"
+}
+
+# Sets image.
+put_on() { # put_on KIND NR
+	image=/dev/mapper/cut$2
+	[ "$1" = ext4 ] || return 0
+	mkdir "$dir/mnt"
+	mount "$image" "$dir/mnt"
+	image=$dir/mnt/top
+}
+
+# load SEED: with a helper killed on the way
+load() {
+	local pid
+	crashload --log "cut$nr" --seed "$1" --ops "$OPS" --flush 12 "$notes" "$(node "c$nr")" &
+	pid=$!
+	if [ "$SUBJECT" = qcow ]; then
+		sleep "0.$((RANDOM % 10))"
+		kill_helpers "$2"
+	fi
+	wait "$pid"
+}
+
+snapshot() {
+	local marks
+	if [ "$SUBJECT" = qcow ]; then
+		dmsetup suspend "c$nr"
+	else
+		close_rw "c$nr"
+	fi
+	checked "$image" leaks
+	# What a power cut makes of qemu-img's own work is not ours to judge.
+	dmsetup message "cut$nr" 0 mark pause
+	qemu-img snapshot -c cut "$image"
+	dmsetup message "cut$nr" 0 mark go
+	qemu-img convert -f qcow2 -O raw -l snapshot.name=cut "$image" "$dir/contents"
+	marks=$(od -An -tu8 -j24 -N8 "$notes" | tr -d ' ')
+	echo "cut $marks" | dd of="$notes" bs=1M seek="$CRASH_SNAPSHOT_MIB" conv=nocreat,notrunc,sync status=none
+	dd if="$dir/contents" of="$notes" bs=1M seek="$CRASH_CONTENTS_MIB" conv=nocreat,notrunc,fsync status=none
+	rm "$dir/contents"
+	if [ "$SUBJECT" = qcow ]; then
+		dmsetup resume "c$nr"
+	else
+		open_rw "c$nr" "$image"
+	fi
+}
+
+one_case() { # one_case NR VARIANT KIND
+	local nr=$1 image notes dir=$SCRATCH/$1
+	RANDOM=$((nr + ${SEED:-1}))
+	mkdir "$dir"
+	notes=$(disk "$nr" 2)
+	dmsetup create "cut$nr" --table \
+		"0 $(blockdev --getsz "$(disk "$nr" 0)") log-writes $(disk "$nr" 0) $(disk "$nr" 1)"
+	put_on "$3" "$nr"
+	open_rw "c$nr" "$image" --backing-dir "$VARIANTS_AT" --helper-timeout 120
+	load $((nr * 10 + 1)) worker
+	snapshot
+	load $((nr * 10 + 2)) both
+	load $((nr * 10 + 3)) none
+	close_rw "c$nr"
+	checked "$image" leaks
+	[ "$3" != ext4 ] || umount "$dir/mnt"
+	dmsetup remove "cut$nr"
+	note "case $nr ($2 on $3) has been written"
+}
+
+drop_case() {
+	drop_rw "c$1"
+	! mountpoint -q "$SCRATCH/$1/mnt" || umount "$SCRATCH/$1/mnt"
+	[ ! -b "/dev/mapper/cut$1" ] || dmsetup remove --retry "cut$1"
+}
+
+use_variants
+for line in "${CRASH_CASES[@]}"; do
+	read -r nr variant kind <<<"$line"
+	[ -z "${CASES-}" ] || [[ " $CASES " == *" $nr "* ]] || continue
+	cleanup drop_case "$nr"
+	(one_case "$nr" "$variant" "$kind")
+done
