@@ -374,6 +374,21 @@ void qcow_commit_flush(struct qcow_disk *disk, struct bio *bio)
 }
 
 /**
+ * qcow_commit_end() - end a bio that has been carried out, when it may end
+ * @disk: open for writing
+ * @bio: a write or discard, with its status; REQ_FUA waits for a commit
+ *
+ * Context: any but interrupts; does not sleep.
+ */
+void qcow_commit_end(struct qcow_disk *disk, struct bio *bio)
+{
+	if (!bio->bi_status && (bio->bi_opf & REQ_FUA))
+		qcow_commit_flush(disk, bio);
+	else
+		bio_endio(bio);
+}
+
+/**
  * qcow_commit_claim() - may a cell make deltas?
  * @disk: open for writing
  * @page: pinned; where they will be
@@ -510,10 +525,9 @@ void qcow_commit_stop(struct qcow_disk *disk)
  * qcow_commit_init() - set up an empty generation
  * @disk: zeroed
  *
- * Context: process; may sleep.
- * Return: 0 or -ENOMEM.
+ * Context: any.
  */
-int qcow_commit_init(struct qcow_disk *disk)
+void qcow_commit_init(struct qcow_disk *disk)
 {
 	struct qcow_commit *c = &disk->commit;
 
@@ -525,6 +539,19 @@ int qcow_commit_init(struct qcow_disk *disk)
 	INIT_LIST_HEAD(&c->freed);
 	INIT_LIST_HEAD(&c->unfenced);
 	INIT_LIST_HEAD(&c->open_freed);
+}
+
+/**
+ * qcow_commit_reserve() - set memory aside for a sealed generation
+ * @disk: to be written
+ *
+ * Context: process; may sleep.
+ * Return: 0 or -ENOMEM.
+ */
+int qcow_commit_reserve(struct qcow_disk *disk)
+{
+	struct qcow_commit *c = &disk->commit;
+
 	c->deltas = kvcalloc(QCOW_DELTAS_MAX, sizeof(*c->deltas), GFP_KERNEL);
 	return c->deltas ? 0 : -ENOMEM;
 }

@@ -36,7 +36,7 @@ struct qcow_map_page;
  * struct qcow_commit - flushes and generations
  * @passdown: punch what the guest discarded
  * @mutex: one commit at a time; protects the sealed generation
- * @deltas: the sealed generation, room for QCOW_DELTAS_MAX
+ * @deltas: the sealed generation, room for QCOW_DELTAS_MAX; NULL in a read-only table
  * @nr_deltas: in it; 0: there is none
  * @busy: there is one, or one is being sealed; see qcow_commit_idle()
  * @pressed: a cell waits for a commit; racy, but it looks again itself
@@ -69,12 +69,14 @@ struct qcow_commit {
 	unsigned long nr_commits, nr_committed, nr_flushes;
 };
 
-int qcow_commit_init(struct qcow_disk *disk);
+void qcow_commit_init(struct qcow_disk *disk);
+int qcow_commit_reserve(struct qcow_disk *disk);
 void qcow_commit_exit(struct qcow_disk *disk);
 void qcow_commit_stop(struct qcow_disk *disk);
 
 bool qcow_commit_idle(struct qcow_disk *disk);
 void qcow_commit_flush(struct qcow_disk *disk, struct bio *bio);
+void qcow_commit_end(struct qcow_disk *disk, struct bio *bio);
 bool qcow_commit_claim(struct qcow_disk *disk, struct qcow_map_page *page, unsigned int nr);
 void qcow_commit_unclaim(struct qcow_disk *disk, unsigned int nr);
 void qcow_commit_note(struct qcow_disk *disk);

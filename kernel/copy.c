@@ -180,11 +180,6 @@ static void transfer(struct qcow_cell *cell, blk_opf_t opf, unsigned int end)
 	}
 }
 
-static void written(struct work_struct *work)
-{
-	qcow_write_finish(container_of(work, struct qcow_cell, work));
-}
-
 static void clear_from(struct qcow_copy *copy, unsigned int off, unsigned int end)
 {
 	while (off < end) {
@@ -226,13 +221,13 @@ static void old_read(struct work_struct *work)
 	blk_opf_t flags = cell->front->bi_opf & (REQ_SYNC | REQ_META | REQ_PRIO | REQ_IDLE);
 
 	if (cell->status) {
-		qcow_write_finish(cell);
+		qcow_write_finish(work);
 		return;
 	}
 	clear_from(cell->copy, bytes_there(cell), spot_bytes(cell));
 	merge(cell);
 	cell->zero = false;
-	INIT_WORK(&cell->work, written);
+	INIT_WORK(&cell->work, qcow_write_finish);
 	transfer(cell, REQ_OP_WRITE | flags, spot_bytes(cell));
 }
 

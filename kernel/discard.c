@@ -68,17 +68,6 @@ static void zero_clusters(struct qcow_cell *cell, struct sectors c)
 	qcow_commit_note(disk);
 }
 
-static void child_done(struct bio *bio)
-{
-	struct bio *parent = bio->bi_private;
-
-	qcow_disk_leave(bio);
-	if (bio->bi_status && !parent->bi_status)
-		parent->bi_status = bio->bi_status;
-	bio_put(bio);
-	bio_endio(parent);
-}
-
 /* Has a part of a cluster written with zeros, on behalf of @parent. */
 static void write_zeros(struct qcow_disk *disk, struct bio *parent, struct sectors r)
 {
@@ -91,15 +80,12 @@ static void write_zeros(struct qcow_disk *disk, struct bio *parent, struct secto
 		nr = min_t(u64, DIV_ROUND_UP(left, PAGE_SIZE), BIO_MAX_VECS);
 		bio = bio_alloc_bioset(NULL, nr, REQ_OP_WRITE | (parent->bi_opf & REQ_FUA),
 				       GFP_NOIO, &disk->clones);
-		qcow_disk_own(disk, bio);
+		qcow_disk_chain(disk, bio, parent);
 		bio->bi_iter.bi_sector = r.start;
 		for (i = 0; i < nr; i++, left -= len) {
 			len = min_t(u64, left, PAGE_SIZE);
 			__bio_add_page(bio, ZERO_PAGE(0), len, 0);
 		}
-		bio->bi_private = parent;
-		bio->bi_end_io = child_done;
-		bio_inc_remaining(parent);
 		r.start = bio_end_sector(bio);
 		qcow_disk_defer(disk, bio);
 	}
@@ -119,14 +105,6 @@ static bool is_zero(struct qcow_cell *cell, struct sectors r)
 	nr = qcow_map_index_of(&disk->map, r.end - 1) - spot.first + 1;
 	spot.nr = nr;
 	return qcow_map_ground(&disk->map, &spot, &place) == QCOW_GROUND_ZERO && spot.nr == nr;
-}
-
-static void end(struct qcow_disk *disk, struct bio *bio)
-{
-	if (bio->bi_opf & REQ_FUA)
-		qcow_commit_flush(disk, bio);
-	else
-		bio_endio(bio);
 }
 
 /**
@@ -162,5 +140,5 @@ void qcow_discard_run(struct qcow_cell *cell)
 		write_zeros(disk, bio, head);
 	if (write_tail)
 		write_zeros(disk, bio, tail);
-	end(disk, bio);
+	qcow_commit_end(disk, bio);
 }

@@ -58,6 +58,22 @@ static void part_end_io(struct bio *part)
 }
 
 /**
+ * qcow_disk_chain() - have a bio of our own be part of another
+ * @disk: open
+ * @part: just allocated from disk->splits or disk->clones
+ * @bio: does not end before @part has, and gets its error
+ *
+ * Context: any.
+ */
+void qcow_disk_chain(struct qcow_disk *disk, struct bio *part, struct bio *bio)
+{
+	qcow_disk_own(disk, part);
+	part->bi_private = bio;
+	part->bi_end_io = part_end_io;
+	bio_inc_remaining(bio);
+}
+
+/**
  * qcow_disk_cut() - split the front off a bio
  * @disk: open
  * @bio: ends when its parts have ended
@@ -73,10 +89,7 @@ struct bio *qcow_disk_cut(struct qcow_disk *disk, struct bio *bio, unsigned int 
 {
 	struct bio *part = bio_split(bio, nr_sectors, GFP_NOIO, &disk->splits);
 
-	qcow_disk_own(disk, part);
-	part->bi_private = bio;
-	part->bi_end_io = part_end_io;
-	bio_inc_remaining(bio);
+	qcow_disk_chain(disk, part, bio);
 	return part;
 }
 
@@ -259,24 +272,21 @@ int qcow_disk_map_write(struct qcow_disk *disk, struct bio *bio)
 /**
  * qcow_disk_map_discard() - ->map for discard and write-zeroes
  * @disk: open for writing
- * @bio: without data; its sector is relative to the target
+ * @bio: without data, in no epoch; its sector is relative to the target
  *
  * Context: ->map; does not sleep.
  * Return: as qcow_disk_map().
  */
 int qcow_disk_map_discard(struct qcow_disk *disk, struct bio *bio)
 {
-	struct qcow_io *io = dm_per_bio_data(bio, sizeof(*io));
-
-	io->epoch = QCOW_EPOCH_NONE;
 	this_cpu_inc(disk->stats->deferred);
-	return defer(disk, bio, io);
+	return defer(disk, bio, dm_per_bio_data(bio, sizeof(struct qcow_io)));
 }
 
 /**
  * qcow_disk_map_flush() - ->map for a flush
  * @disk: open for writing
- * @bio: empty
+ * @bio: empty, in no epoch
  *
  * Context: ->map; does not sleep.
  * Return: as qcow_disk_map().
@@ -284,9 +294,7 @@ int qcow_disk_map_discard(struct qcow_disk *disk, struct bio *bio)
 int qcow_disk_map_flush(struct qcow_disk *disk, struct bio *bio)
 {
 	struct qcow_layer *layer = &disk->layers[disk->map.data_layer];
-	struct qcow_io *io = dm_per_bio_data(bio, sizeof(*io));
 
-	io->epoch = QCOW_EPOCH_NONE;
 	if (layer->bdev && qcow_commit_idle(disk)) {
 		bio_set_dev(bio, layer->bdev);
 		return DM_MAPIO_REMAPPED;
@@ -467,13 +475,9 @@ int qcow_disk_init(struct qcow_disk *disk)
 	r = qcow_cells_init(&disk->cells);
 	if (r)
 		goto out_clones;
-	r = qcow_commit_init(disk);
-	if (r)
-		goto out_cells;
+	qcow_commit_init(disk);
 	return 0;
 
-out_cells:
-	qcow_cells_exit(&disk->cells);
 out_clones:
 	bioset_exit(&disk->clones);
 out_splits:

@@ -104,6 +104,7 @@ void qcow_disk_read(struct qcow_disk *disk, struct bio *bio);
 void qcow_disk_defer(struct qcow_disk *disk, struct bio *bio);
 void qcow_disk_own(struct qcow_disk *disk, struct bio *bio);
 void qcow_disk_leave(struct bio *bio);
+void qcow_disk_chain(struct qcow_disk *disk, struct bio *part, struct bio *bio);
 struct bio *qcow_disk_cut(struct qcow_disk *disk, struct bio *bio, unsigned int nr_sectors);
 
 int qcow_copy_init(struct qcow_disk *disk, unsigned int cluster_size);

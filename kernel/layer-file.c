@@ -104,24 +104,31 @@ static unsigned int first_skip(struct bio *bio)
 	       __bvec_iter_bvec(bio->bi_io_vec, bio->bi_iter)->bv_offset;
 }
 
-static void submit_read(struct qcow_layer_io *io)
+/* The kiocb, and an iterator over what is left of the bio. */
+static void prepare(struct qcow_layer_io *io, struct iov_iter *iter, unsigned int direction,
+		    int flags, void (*done)(struct kiocb *iocb, long r))
 {
 	struct bio *bio = io->bio;
-	struct file *file = io->layer->file;
+
+	io->iocb = (struct kiocb) {
+		.ki_filp = io->layer->file,
+		.ki_pos = io->pos,
+		.ki_flags = IOCB_DIRECT | flags,
+		.ki_ioprio = bio->bi_ioprio,
+		.ki_complete = done,
+	};
+	iov_iter_bvec(iter, direction, __bvec_iter_bvec(bio->bi_io_vec, bio->bi_iter),
+		      count_bvecs(bio), bio->bi_iter.bi_size);
+	iter->iov_offset = first_skip(bio);
+}
+
+static void submit_read(struct qcow_layer_io *io)
+{
 	struct iov_iter iter;
 	ssize_t r;
 
-	io->iocb = (struct kiocb) {
-		.ki_filp = file,
-		.ki_pos = io->pos,
-		.ki_flags = IOCB_DIRECT,
-		.ki_ioprio = bio->bi_ioprio,
-		.ki_complete = read_done,
-	};
-	iov_iter_bvec(&iter, ITER_DEST, __bvec_iter_bvec(bio->bi_io_vec, bio->bi_iter),
-		      count_bvecs(bio), bio->bi_iter.bi_size);
-	iter.iov_offset = first_skip(bio);
-	r = file->f_op->read_iter(&io->iocb, &iter);
+	prepare(io, &iter, ITER_DEST, 0, read_done);
+	r = io->iocb.ki_filp->f_op->read_iter(&io->iocb, &iter);
 	if (r != -EIOCBQUEUED)
 		complete_read(io, r);
 }
@@ -182,22 +189,12 @@ static void write_done(struct kiocb *iocb, long r)
 
 static void submit_write(struct qcow_layer_io *io)
 {
-	struct bio *bio = io->bio;
-	struct file *file = io->layer->file;
+	int sync = io->bio->bi_opf & REQ_FUA ? IOCB_DSYNC : 0;
 	struct iov_iter iter;
 	ssize_t r;
 
-	io->iocb = (struct kiocb) {
-		.ki_filp = file,
-		.ki_pos = io->pos,
-		.ki_flags = IOCB_DIRECT | IOCB_WRITE | (bio->bi_opf & REQ_FUA ? IOCB_DSYNC : 0),
-		.ki_ioprio = bio->bi_ioprio,
-		.ki_complete = write_done,
-	};
-	iov_iter_bvec(&iter, ITER_SOURCE, __bvec_iter_bvec(bio->bi_io_vec, bio->bi_iter),
-		      count_bvecs(bio), bio->bi_iter.bi_size);
-	iter.iov_offset = first_skip(bio);
-	r = file->f_op->write_iter(&io->iocb, &iter);
+	prepare(io, &iter, ITER_SOURCE, IOCB_WRITE | sync, write_done);
+	r = io->iocb.ki_filp->f_op->write_iter(&io->iocb, &iter);
 	if (r != -EIOCBQUEUED)
 		complete_write(io, r);
 }

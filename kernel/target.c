@@ -143,7 +143,7 @@ static void pool_changed(struct qcow_alloc *alloc, int error)
 	}
 }
 
-/* What writing needs, set up for a read-only table too: it is little, and one way. */
+/* What writing needs. Its memory only where the table allows writing. */
 static int init_writing(struct qcow_target *t)
 {
 	struct qcow_disk *disk = &t->disk;
@@ -158,9 +158,10 @@ static int init_writing(struct qcow_target *t)
 	disk->alloc.lease_clusters = max(QCOW_LEASE_BYTES / t->shape.cluster_size, 1U);
 	disk->alloc.no_space_timeout = t->args.no_space_timeout * HZ;
 	r = qcow_alloc_init(&disk->alloc, &disk->upcalls);
-	if (r)
+	if (r || t->mode != QCOW_MODE_RW)
 		return r;
-	r = qcow_copy_init(disk, t->shape.cluster_size);
+	r = qcow_commit_reserve(disk) ?: qcow_copy_init(disk, t->shape.cluster_size);
+	/* The disk's own exit frees what there is of the others. */
 	if (r)
 		qcow_alloc_exit(&disk->alloc);
 	return r;
@@ -269,12 +270,17 @@ static int map_flush(struct qcow_target *t, struct bio *bio)
 	return DM_MAPIO_SUBMITTED;
 }
 
-static int map_other(struct qcow_target *t, struct bio *bio)
+/* Until somebody enters one for it: end_io leaves whatever it finds. */
+static void no_epoch(struct bio *bio)
 {
 	struct qcow_io *io = dm_per_bio_data(bio, sizeof(*io));
 
-	/* Until somebody enters one for it: end_io leaves whatever it finds. */
 	io->epoch = QCOW_EPOCH_NONE;
+}
+
+static int map_other(struct qcow_target *t, struct bio *bio)
+{
+	no_epoch(bio);
 	if ((bio->bi_opf & REQ_PREFLUSH) && !bio_sectors(bio))
 		return map_flush(t, bio);
 	if (READ_ONCE(t->mode) != QCOW_MODE_RW || !t->disk.writable)
@@ -296,8 +302,7 @@ static int qcow_map(struct dm_target *ti, struct bio *bio)
 	struct qcow_target *t = ti->private;
 
 	if (unlikely(READ_ONCE(t->mode) == QCOW_MODE_FAIL)) {
-		((struct qcow_io *)dm_per_bio_data(bio, sizeof(struct qcow_io)))->epoch =
-			QCOW_EPOCH_NONE;
+		no_epoch(bio);
 		return DM_MAPIO_KILL;
 	}
 	if (bio_op(bio) != REQ_OP_READ)

@@ -25,6 +25,18 @@ static unsigned int blocks_per_cluster(const struct qcow_cell *cell)
 	return 1U << (cell->disk->alloc.cluster_shift - cell->disk->map.block_shift);
 }
 
+/* All blocks of the cluster that the spot begins in. */
+static struct qcow_spot whole_cluster(const struct qcow_cell *cell)
+{
+	unsigned int nr = blocks_per_cluster(cell);
+
+	return (struct qcow_spot){
+		.page = cell->spot.page,
+		.first = round_down(cell->spot.first, nr),
+		.nr = nr,
+	};
+}
+
 static sector_t spot_sector(const struct qcow_cell *cell)
 {
 	return qcow_spot_sector(&cell->disk->map, &cell->spot);
@@ -82,10 +94,7 @@ static void end_front(struct qcow_cell *cell)
 	struct bio *front = cell->front;
 
 	front->bi_status = cell->status;
-	if (!cell->status && (front->bi_opf & REQ_FUA))
-		qcow_commit_flush(cell->disk, front);
-	else
-		bio_endio(front);
+	qcow_commit_end(cell->disk, front);
 }
 
 static void wait_for_space(struct qcow_cell *cell)
@@ -101,14 +110,9 @@ static void wait_for_space(struct qcow_cell *cell)
 /* Its siblings go where the allocation put them. */
 static void set_places(struct qcow_cell *cell)
 {
-	unsigned int nr = blocks_per_cluster(cell);
-	struct qcow_spot whole = {
-		.page = cell->spot.page,
-		.first = round_down(cell->spot.first, nr),
-		.nr = nr,
-	};
+	struct qcow_spot whole = whole_cluster(cell);
 
-	if (nr > 1 && cell->nr_taken)
+	if (whole.nr > 1 && cell->nr_taken)
 		qcow_map_set_places(&cell->disk->map, &whole, cell->cluster_sector);
 }
 
@@ -124,12 +128,14 @@ static void set_map(struct qcow_cell *cell)
 
 /**
  * qcow_write_finish() - the blocks are written, or not
- * @cell: with its status
+ * @work: of the cell, which has its status
  *
  * Context: process; may sleep, without I/O.
  */
-void qcow_write_finish(struct qcow_cell *cell)
+void qcow_write_finish(struct work_struct *work)
 {
+	struct qcow_cell *cell = container_of(work, struct qcow_cell, work);
+
 	if (unlikely(cell->status == BLK_STS_NOSPC)) {
 		wait_for_space(cell);
 		return;
@@ -146,18 +152,13 @@ void qcow_write_finish(struct qcow_cell *cell)
 	qcow_cell_release(cell);
 }
 
-static void finish(struct work_struct *work)
-{
-	qcow_write_finish(container_of(work, struct qcow_cell, work));
-}
-
 static void front_written(struct bio *clone)
 {
 	struct qcow_cell *cell = clone->bi_private;
 
 	cell->status = clone->bi_status;
 	bio_put(clone);
-	INIT_WORK(&cell->work, finish);
+	INIT_WORK(&cell->work, qcow_write_finish);
 	qcow_cell_go_on(cell);
 }
 
@@ -259,12 +260,7 @@ static void begin_whole(struct qcow_cell *cell, const struct qcow_spot *whole)
 static void begin_subclusters(struct qcow_cell *cell, enum qcow_ground ground)
 {
 	struct qcow_disk *disk = cell->disk;
-	unsigned int nr = blocks_per_cluster(cell);
-	struct qcow_spot whole = {
-		.page = cell->spot.page,
-		.first = round_down(cell->spot.first, nr),
-		.nr = nr,
-	};
+	struct qcow_spot whole = whole_cluster(cell);
 	unsigned int ahead = cell->spot.first - whole.first;
 	bool copy = false;
 
@@ -273,7 +269,7 @@ static void begin_subclusters(struct qcow_cell *cell, enum qcow_ground ground)
 		begin_whole(cell, &whole);
 		return;
 	}
-	cell->spot.nr = min(cell->spot.nr, nr - ahead);
+	cell->spot.nr = min(cell->spot.nr, whole.nr - ahead);
 	cell->host_sector = cell->cluster_sector + ((sector_t)ahead << disk->map.block_shift);
 	cell->exposing = ground != QCOW_GROUND_ZERO || !cell->zero;
 	if (cell->exposing)

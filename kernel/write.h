@@ -6,13 +6,13 @@
 #ifndef DM_QCOW_WRITE_H
 #define DM_QCOW_WRITE_H
 
-#include <linux/blk_types.h>
+#include <linux/workqueue.h>
 
 struct qcow_cell;
 struct qcow_disk;
 
 void qcow_write_run(struct qcow_cell *cell);
-void qcow_write_finish(struct qcow_cell *cell);
+void qcow_write_finish(struct work_struct *work);
 void qcow_write_give_up(struct qcow_cell *cell);
 
 /* copy.c */
