@@ -8,6 +8,7 @@
  */
 #include "dmlog.h"
 #include "journal.h"
+#include "overtaken.h"
 
 #include <getopt.h>
 #include <inttypes.h>
@@ -106,10 +107,15 @@ static bool discard_spares(const struct replay *r, const struct dmlog_entry *ent
 	return (entry->flags & DMLOG_DISCARD) && (random_next(&random) & 1);
 }
 
+static bool is_spared(const struct replay *r, const struct dmlog_entry *entry, uint64_t i)
+{
+	return (entry->overtaken && entry->overtaken[i]) || discard_spares(r, entry, i);
+}
+
 static void apply(struct replay *r, const struct dmlog_entry *entry)
 {
 	for (uint64_t i = 0; i < entry->nr; i++)
-		if (!discard_spares(r, entry, i))
+		if (!is_spared(r, entry, i))
 			put_sector(r, entry->sector + i, data_of(entry, i));
 }
 
@@ -117,7 +123,7 @@ static void apply(struct replay *r, const struct dmlog_entry *entry)
 static void apply_for_now(struct replay *r, const struct dmlog_entry *entry, unsigned int percent)
 {
 	for (uint64_t i = 0; i < entry->nr; i++) {
-		if (random_below(&r->random, 100) >= percent || discard_spares(r, entry, i))
+		if (random_below(&r->random, 100) >= percent || is_spared(r, entry, i))
 			continue;
 		remember(r, entry->sector + i);
 		put_sector(r, entry->sector + i, data_of(entry, i));
@@ -394,6 +400,7 @@ int main(int argc, char **argv)
 	r.journal = map_file(r.config.journal, &size, false);
 	if (size < sizeof(*r.journal) || r.journal->magic != JOURNAL_MAGIC)
 		die("%s: no journal in there", r.config.journal);
+	overtaken_find(&r.log, r.journal);
 	r.disk = map_file(r.config.disk, &r.disk_size, true);
 	if (r.config.initial) {
 		r.initial = map_file(r.config.initial, &size, false);

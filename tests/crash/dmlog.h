@@ -37,6 +37,7 @@ struct dmlog_entry {
 	uint32_t mark; /* MARK: its number, 0 for one that has none */
 	bool paused;   /* between the marks "pause" and "go": somebody else wrote */
 	const unsigned char *data;
+	bool *overtaken; /* for each sector, or NULL: see overtaken.h */
 };
 
 struct dmlog {
