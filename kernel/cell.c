@@ -141,10 +141,11 @@ void qcow_cell_release(struct qcow_cell *cell)
 
 /**
  * qcow_cell_go_on() - run the cell's work, when its I/O is done
- * @cell: with nothing under way
+ * @cell: with nothing under way; its work must not sleep
  *
  * Context: any, interrupts included; does not sleep. File systems complete much in
- * workers of their own: no need for another one then.
+ * workers of their own: no need for another one then. A driver may complete in a task
+ * too, with RCU or a lock held, and nobody can tell.
  */
 void qcow_cell_go_on(struct qcow_cell *cell)
 {
@@ -189,7 +190,7 @@ void qcow_cell_wait(struct qcow_cell *cell)
 	if (refuse)
 		end_with(cell, refuse);
 	else if (again)
-		queue_work(qcow_wq, &cell->work);
+		queue_work(qcow_dispatch_wq, &cell->work);
 }
 
 static struct qcow_cell *pop_waiting(struct qcow_cells *cells, struct list_head *list)
@@ -227,7 +228,7 @@ void qcow_cells_resume(struct qcow_disk *disk)
 	spin_unlock(&disk->cells.lock);
 	take_waiting(&disk->cells, &list);
 	while ((cell = pop_waiting(&disk->cells, &list)))
-		queue_work(qcow_wq, &cell->work);
+		queue_work(qcow_dispatch_wq, &cell->work);
 }
 
 /**

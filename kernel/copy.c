@@ -130,13 +130,19 @@ static unsigned int bytes_there(const struct qcow_cell *cell)
 static void part_done(struct bio *bio)
 {
 	struct qcow_cell *cell = bio->bi_private;
+	bool write = op_is_write(bio_op(bio));
 
 	if (bio->bi_status)
 		cell->status = bio->bi_status;
 	qcow_disk_leave(bio);
 	bio_put(bio);
-	if (atomic_dec_and_test(&cell->pending))
+	if (!atomic_dec_and_test(&cell->pending))
+		return;
+	/* What comes after the read may wait for memory. */
+	if (write)
 		qcow_cell_go_on(cell);
+	else
+		queue_work(qcow_dispatch_wq, &cell->work);
 }
 
 /* A bio over the copy's bytes from @off on; as far as one goes. */

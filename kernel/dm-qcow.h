@@ -51,7 +51,8 @@
 #define QCOW_DEFAULT_CACHE_KIB	(8U << 10)
 
 /* Module-wide queues, made in main.c before the target is registered. */
-extern struct workqueue_struct *qcow_wq;	/* upcalls, parked bios, events */
+extern struct workqueue_struct *qcow_wq;	/* upcalls, ends of writes, events */
+extern struct workqueue_struct *qcow_dispatch_wq; /* bios that waited; waits for the above */
 extern struct workqueue_struct *qcow_read_wq;	/* file layers: reads */
 extern struct workqueue_struct *qcow_write_wq;	/* file layers: writes; may wait for space */
 extern struct workqueue_struct *qcow_commit_wq;	/* flushes and commits; waits for the helper */

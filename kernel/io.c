@@ -408,7 +408,7 @@ void qcow_disk_defer(struct qcow_disk *disk, struct bio *bio)
 	bio_list_add(&disk->deferred, bio);
 	spin_unlock(&disk->ready_lock);
 	if (first)
-		queue_work(qcow_wq, &disk->deferred_work);
+		queue_work(qcow_dispatch_wq, &disk->deferred_work);
 }
 
 static void dispatch_deferred(struct work_struct *work)

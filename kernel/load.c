@@ -153,7 +153,7 @@ static int load_done(struct qcow_upcall *uc, const struct qcow_answer *answer)
 	spin_lock(&disk->ready_lock);
 	list_add_tail(&uc->node, &disk->ready);
 	spin_unlock(&disk->ready_lock);
-	queue_work(qcow_wq, &disk->ready_work);
+	queue_work(qcow_dispatch_wq, &disk->ready_work);
 	return 0;
 }
 
