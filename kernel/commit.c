@@ -169,6 +169,8 @@ static void seal(struct qcow_disk *disk)
 	c->exposing |= disk->alloc.identity;
 	if (c->nr_deltas)
 		return;
+	/* Freed while the last generation was sealed, which had their entries. */
+	list_splice_tail_init(&c->freed, &c->unfenced);
 	/* Pairs with the acquire in idle. */
 	smp_store_release(&c->busy, false);
 }
@@ -306,13 +308,13 @@ static void run(struct work_struct *work)
 {
 	struct qcow_disk *disk = container_of(work, struct qcow_disk, commit.work);
 	struct bio_list bios;
-	bool dirty;
+	bool waited_for;
 	int r;
 
 	mutex_lock(&disk->commit.mutex);
-	WRITE_ONCE(disk->commit.pressed, false);
+	/* Before anything is looked at: who presses later wants another one. */
+	waited_for = xchg(&disk->commit.pressed, false) || !qcow_commit_idle(disk);
 	take_flushes(&disk->commit, &bios);
-	dirty = !qcow_commit_idle(disk);
 	r = commit_locked(disk, !bio_list_empty(&bios));
 	qcow_bios_end(&bios, r);
 	if (r)
@@ -320,7 +322,12 @@ static void run(struct work_struct *work)
 	else
 		tidy(disk);
 	mutex_unlock(&disk->commit.mutex);
-	if (dirty)
+	if (!waited_for)
+		return;
+	/* After an error they would only ask for the same again, at once. */
+	if (r)
+		WRITE_ONCE(disk->commit.pressed, true);
+	else
 		qcow_cells_resume(disk);
 }
 
@@ -332,15 +339,31 @@ static void in_background(struct work_struct *work)
 	queue_work(qcow_commit_wq, &c->work);
 }
 
-/*
- * A commit of nothing would wake who waits for nothing; the next delta wants one, too,
- * in qcow_commit_note().
- */
-static void press(struct qcow_disk *disk)
+/* A commit of nothing would make no room; there will be some when a claim ends. */
+static void hurry(struct qcow_disk *disk)
 {
-	WRITE_ONCE(disk->commit.pressed, true);
 	if (!qcow_commit_idle(disk))
 		queue_work(qcow_commit_wq, &disk->commit.work);
+}
+
+static bool credit(struct qcow_disk *disk, struct qcow_map_page *page)
+{
+	return qcow_map_credit(&disk->map, page, READ_ONCE(disk->alloc.nr_tables));
+}
+
+/*
+ * If there is no table to count on, @pressed is set before the last look. Pairs with
+ * qcow_commit_unclaim(), where it is read after the credit was given back.
+ */
+static bool have_table(struct qcow_disk *disk, struct qcow_map_page *page)
+{
+	if (likely(credit(disk, page)))
+		return true;
+	WRITE_ONCE(disk->commit.pressed, true);
+	if (credit(disk, page))
+		return true;
+	qcow_alloc_want(&disk->alloc);
+	return false;
 }
 
 /**
@@ -403,21 +426,24 @@ void qcow_commit_end(struct qcow_disk *disk, struct bio *bio)
 bool qcow_commit_claim(struct qcow_disk *disk, struct qcow_map_page *page, unsigned int nr)
 {
 	struct qcow_commit *c = &disk->commit;
-	unsigned long nr_dirty = READ_ONCE(disk->map.nr_dirty);
+	unsigned long nr_dirty;
 	bool room;
 
-	if (!qcow_map_credit(&disk->map, page, READ_ONCE(disk->alloc.nr_tables))) {
-		qcow_alloc_want(&disk->alloc);
-		press(disk);
+	if (!have_table(disk, page)) {
+		hurry(disk);
 		return false;
 	}
 	spin_lock(&c->lock);
+	/* A claim ends only after its deltas have been counted: none is missed in here. */
+	nr_dirty = READ_ONCE(disk->map.nr_dirty);
 	room = nr_dirty + c->nr_claimed + nr <= QCOW_DELTAS_MAX;
 	if (room)
 		c->nr_claimed += nr;
+	else
+		WRITE_ONCE(c->pressed, true);
 	spin_unlock(&c->lock);
 	if (!room || nr_dirty > QCOW_DELTAS_MAX / 2)
-		press(disk);
+		hurry(disk);
 	return room;
 }
 
@@ -433,6 +459,9 @@ void qcow_commit_unclaim(struct qcow_disk *disk, unsigned int nr)
 	spin_lock(&disk->commit.lock);
 	disk->commit.nr_claimed -= nr;
 	spin_unlock(&disk->commit.lock);
+	/* A claim that came to nothing leaves room, and no delta that would tell. */
+	if (unlikely(READ_ONCE(disk->commit.pressed)))
+		queue_work(qcow_commit_wq, &disk->commit.work);
 }
 
 /**
@@ -443,8 +472,6 @@ void qcow_commit_unclaim(struct qcow_disk *disk, unsigned int nr)
  */
 void qcow_commit_note(struct qcow_disk *disk)
 {
-	if (unlikely(READ_ONCE(disk->commit.pressed)))
-		queue_work(qcow_commit_wq, &disk->commit.work);
 	/* Does nothing if it is on its way. */
 	queue_delayed_work(qcow_commit_wq, &disk->commit.background, BACKGROUND_DELAY);
 }
@@ -502,9 +529,10 @@ int qcow_commit_return_leases(struct qcow_disk *disk)
 	int r;
 
 	mutex_lock(&disk->commit.mutex);
+	/* A worker that died over it leaves a leak, which was counted, and no reason to stay open. */
 	do {
 		r = free_some(disk, 0);
-	} while (r > 0);
+	} while (r > 0 || r == -ESTALE);
 	mutex_unlock(&disk->commit.mutex);
 	return r;
 }

@@ -39,7 +39,7 @@ struct qcow_map_page;
  * @deltas: the sealed generation, room for QCOW_DELTAS_MAX; NULL in a read-only table
  * @nr_deltas: in it; 0: there is none
  * @busy: there is one, or one is being sealed; see qcow_commit_idle()
- * @pressed: a cell waits for a commit; racy, but it looks again itself
+ * @pressed: a cell waits for room: for a commit, or for a claim to end
  * @exposing: it needs its data flushed first
  * @freed: clusters whose pointer goes with it (struct qcow_space)
  * @unfenced: those of earlier ones that wait for a fence

@@ -81,12 +81,13 @@ void qcow_write_give_up(struct qcow_cell *cell)
 	if (cell->nr_taken)
 		qcow_alloc_put(&disk->alloc, cell->cluster_sector, cell->nr_taken, cell->zero);
 	cell->nr_taken = 0;
-	if (cell->nr_claimed)
-		qcow_commit_unclaim(disk, cell->nr_claimed);
-	cell->nr_claimed = 0;
 	if (cell->spot.page)
 		qcow_map_unpin(&disk->map, cell->spot.page);
 	cell->spot.page = NULL;
+	/* Last: who waits for room looks for all of the above again. */
+	if (cell->nr_claimed)
+		qcow_commit_unclaim(disk, cell->nr_claimed);
+	cell->nr_claimed = 0;
 }
 
 static void end_front(struct qcow_cell *cell)
@@ -130,7 +131,7 @@ static void set_map(struct qcow_cell *cell)
  * qcow_write_finish() - the blocks are written, or not
  * @work: of the cell, which has its status
  *
- * Context: process; may sleep, without I/O.
+ * Context: process; does not sleep.
  */
 void qcow_write_finish(struct work_struct *work)
 {
