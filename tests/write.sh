@@ -60,13 +60,15 @@ checked() {
 	fail "qemu-img check of $1: status $status"
 }
 
-# kill_helpers worker|supervisor|both|stop: those of all devices; stop is for a moment only
+# kill_helpers worker|supervisor|both|stop|none: those of all devices; stop is for a moment only
 kill_helpers() {
 	local pids
 	case $1 in
 	worker | stop) pids=$(workers) ;;
 	supervisor) pids=$(pgrep -r D,R,S,T -f '^@?[^ ]*qcowd$' || true) ;;
-	*) pids=$(helpers) ;;
+	both) pids=$(helpers) ;;
+	none) return ;;
+	*) fail "kill_helpers $1?" ;;
 	esac
 	[ -n "$pids" ] || return 0
 	# Some may be gone by now.
