@@ -53,7 +53,8 @@ act() {
 	unsnapshot) drop_snapshot ;;
 	reload)
 		suspended
-		dmsetup load "$dev" --table "$(dmsetup table "$dev")"
+		# The other stream may just have killed the supervisor: without one a table is refused.
+		eventually 20 dmsetup load "$dev" --table "$(dmsetup table "$dev")"
 		dmsetup resume "$dev"
 		;;
 	worker | supervisor | both | stop)
