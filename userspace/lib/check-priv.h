@@ -8,6 +8,9 @@
 #include "lib/header.h"
 #include "lib/mcache.h"
 
+#define REFS_CHUNK (1ull << 16)
+#define REFS_FULL  255
+
 /* References counted for the clusters [first, first + nr): bytes, in chunks made on demand. */
 struct ref_counts {
 	uint64_t first, nr;
@@ -15,16 +18,37 @@ struct ref_counts {
 	size_t nr_chunks;
 	struct ref_big {
 		uint64_t cluster, count;
-	} * big; /* what a byte cannot hold, in no order */
-	size_t nr_big, max_big;
-	bool shared; /* some cluster was counted twice */
+	} * big; /* what a byte cannot hold: a hash table, count 0 where nothing is */
+	size_t nr_big, max_big; /* max_big: a power of two, or 0 */
+	bool shared;		/* some cluster was counted twice */
 };
 
 int refs_init(struct ref_counts *r, uint64_t window);
 void refs_exit(struct ref_counts *r);
 void refs_begin(struct ref_counts *r, uint64_t first);
+/* Where no chunk is yet, or a byte does not suffice. */
+int refs_add_slow(struct ref_counts *r, uint64_t cluster);
+
 /* Outside of the window: nothing. -ENOMEM. */
-int refs_add(struct ref_counts *r, uint64_t cluster);
+static inline int refs_add(struct ref_counts *r, uint64_t cluster)
+{
+	uint64_t i = cluster - r->first;
+	uint8_t *chunk;
+
+	if (cluster < r->first || i >= r->nr)
+		return 0;
+	chunk = r->chunk[i / REFS_CHUNK];
+	if (!chunk || chunk[i % REFS_CHUNK] == REFS_FULL)
+		return refs_add_slow(r, cluster);
+	r->shared |= ++chunk[i % REFS_CHUNK] > 1;
+	return 0;
+}
+
+/*
+ * The bytes of the clusters from @cluster on, at most *@nr, which becomes how many; NULL:
+ * all are 0. REFS_FULL stands for more, too.
+ */
+const uint8_t *refs_run(const struct ref_counts *r, uint64_t cluster, uint64_t *nr);
 uint64_t refs_get(const struct ref_counts *r, uint64_t cluster);
 /* One less; a cluster that was not counted stays so. */
 void refs_drop(struct ref_counts *r, uint64_t cluster);

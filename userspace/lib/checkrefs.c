@@ -5,12 +5,10 @@
 
 #include "lib/check-priv.h"
 
-#define CHUNK (1ull << 16)
-#define FULL  255
-
 int refs_init(struct ref_counts *r, uint64_t window)
 {
-	*r = (struct ref_counts){ .nr = window, .nr_chunks = (window + CHUNK - 1) / CHUNK };
+	*r = (struct ref_counts){ .nr = window,
+				  .nr_chunks = (window + REFS_CHUNK - 1) / REFS_CHUNK };
 	r->chunk = calloc(r->nr_chunks, sizeof(*r->chunk));
 	return r->chunk ? 0 : -ENOMEM;
 }
@@ -34,19 +32,48 @@ void refs_begin(struct ref_counts *r, uint64_t first)
 		free(r->chunk[i]);
 		r->chunk[i] = NULL;
 	}
+	if (r->max_big)
+		memset(r->big, 0, r->max_big * sizeof(*r->big));
 	r->first = first;
 	r->nr_big = 0;
 	r->shared = false;
 }
 
+/* Its entry, or the empty one where that would be. */
+static struct ref_big *big_slot(const struct ref_counts *r, uint64_t cluster)
+{
+	size_t i = (size_t)(cluster * 0x9e3779b97f4a7c15ull >> 32);
+
+	for (;; i++) {
+		i &= r->max_big - 1;
+		if (!r->big[i].count || r->big[i].cluster == cluster)
+			return &r->big[i];
+	}
+}
+
 static struct ref_big *find_big(const struct ref_counts *r, uint64_t cluster)
 {
+	struct ref_big *b = r->max_big ? big_slot(r, cluster) : NULL;
+
+	return b && b->count ? b : NULL;
+}
+
+static int grow_big(struct ref_counts *r)
+{
+	struct ref_counts old = *r;
 	size_t i;
 
-	for (i = 0; i < r->nr_big; i++)
-		if (r->big[i].cluster == cluster)
-			return &r->big[i];
-	return NULL;
+	r->max_big = old.max_big ? old.max_big * 2 : 256;
+	r->big = calloc(r->max_big, sizeof(*r->big));
+	if (!r->big) {
+		*r = old;
+		return -ENOMEM;
+	}
+	for (i = 0; i < old.max_big; i++)
+		if (old.big[i].count)
+			*big_slot(r, old.big[i].cluster) = old.big[i];
+	free(old.big);
+	return 0;
 }
 
 static int add_big(struct ref_counts *r, uint64_t cluster)
@@ -57,33 +84,34 @@ static int add_big(struct ref_counts *r, uint64_t cluster)
 		b->count++;
 		return 0;
 	}
-	if (r->nr_big == r->max_big) {
-		b = realloc(r->big, (r->max_big * 2 + 64) * sizeof(*b));
-		if (!b)
-			return -ENOMEM;
-		r->big = b;
-		r->max_big = r->max_big * 2 + 64;
-	}
-	r->big[r->nr_big++] = (struct ref_big){ .cluster = cluster, .count = FULL + 1 };
+	if (2 * (r->nr_big + 1) > r->max_big && grow_big(r) < 0)
+		return -ENOMEM;
+	r->nr_big++;
+	*big_slot(r, cluster) = (struct ref_big){ .cluster = cluster, .count = REFS_FULL + 1 };
 	return 0;
 }
 
-int refs_add(struct ref_counts *r, uint64_t cluster)
+int refs_add_slow(struct ref_counts *r, uint64_t cluster)
 {
-	uint64_t i = cluster - r->first;
-	uint8_t **chunk;
+	uint8_t **chunk = &r->chunk[(cluster - r->first) / REFS_CHUNK];
 
-	if (cluster < r->first || i >= r->nr)
-		return 0;
-	chunk = &r->chunk[i / CHUNK];
 	if (!*chunk)
-		*chunk = calloc(1, CHUNK);
+		*chunk = calloc(1, REFS_CHUNK);
 	if (!*chunk)
 		return -ENOMEM;
-	if ((*chunk)[i % CHUNK] == FULL)
+	if ((*chunk)[(cluster - r->first) % REFS_CHUNK] == REFS_FULL)
 		return add_big(r, cluster);
-	r->shared |= ++(*chunk)[i % CHUNK] > 1;
-	return 0;
+	return refs_add(r, cluster);
+}
+
+const uint8_t *refs_run(const struct ref_counts *r, uint64_t cluster, uint64_t *nr)
+{
+	uint64_t i = cluster - r->first, left = REFS_CHUNK - i % REFS_CHUNK;
+	const uint8_t *chunk = r->chunk[i / REFS_CHUNK];
+
+	if (*nr > left)
+		*nr = left;
+	return chunk ? chunk + i % REFS_CHUNK : NULL;
 }
 
 uint64_t refs_get(const struct ref_counts *r, uint64_t cluster)
@@ -91,12 +119,12 @@ uint64_t refs_get(const struct ref_counts *r, uint64_t cluster)
 	uint64_t i = cluster - r->first;
 	const struct ref_big *b;
 
-	if (cluster < r->first || i >= r->nr || !r->chunk[i / CHUNK])
+	if (cluster < r->first || i >= r->nr || !r->chunk[i / REFS_CHUNK])
 		return 0;
-	if (r->chunk[i / CHUNK][i % CHUNK] < FULL)
-		return r->chunk[i / CHUNK][i % CHUNK];
+	if (r->chunk[i / REFS_CHUNK][i % REFS_CHUNK] < REFS_FULL)
+		return r->chunk[i / REFS_CHUNK][i % REFS_CHUNK];
 	b = find_big(r, cluster);
-	return b ? b->count : FULL;
+	return b ? b->count : REFS_FULL;
 }
 
 void refs_drop(struct ref_counts *r, uint64_t cluster)
@@ -104,8 +132,8 @@ void refs_drop(struct ref_counts *r, uint64_t cluster)
 	uint64_t i = cluster - r->first;
 	struct ref_big *b = find_big(r, cluster);
 
-	if (b && b->count > FULL)
+	if (b && b->count > REFS_FULL)
 		b->count--;
 	else if (refs_get(r, cluster))
-		r->chunk[i / CHUNK][i % CHUNK]--;
+		r->chunk[i / REFS_CHUNK][i % REFS_CHUNK]--;
 }
