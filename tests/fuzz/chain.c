@@ -23,17 +23,6 @@ struct subject {
 	uint8_t buf[MAX_BLOCK], again[MAX_BLOCK];
 };
 
-static int open_base(struct subject *s, const uint8_t *choice)
-{
-	if (qcow_chain_needs(s->chain) == QCOW_NEED_DATA_FILE &&
-	    qcow_chain_add_data_file(s->chain, &s->base.io, NULL))
-		return -1;
-	if (qcow_chain_needs(s->chain) != QCOW_NEED_BACKING)
-		return 0;
-	return choice[1] & 1 ? qcow_chain_add_raw(s->chain, &s->base.io, NULL)
-			     : qcow_chain_add_qcow2(s->chain, &s->base.io, NULL, NULL);
-}
-
 static int open_chain(struct subject *s, const uint8_t *data, size_t size)
 {
 	static const uint32_t aligns[] = { 1, 512, 4096 };
@@ -47,8 +36,8 @@ static int open_chain(struct subject *s, const uint8_t *data, size_t size)
 	s->top.io.fixed_end = s->base.io.fixed_end = data[3] & 1;
 	if (qcow_chain_create(&s->chain, &params, NULL))
 		return -1;
-	if (qcow_chain_add_qcow2(s->chain, &s->top.io, NULL, NULL) || open_base(s, data) ||
-	    qcow_chain_seal(s->chain, &err))
+	if (qcow_chain_add_qcow2(s->chain, &s->top.io, NULL, NULL) ||
+	    fuzz_add_base(s->chain, &s->base.io, data[1] & 1) || qcow_chain_seal(s->chain, &err))
 		return -1;
 	return qcow_scratch_create(&s->scratch, s->chain, NULL);
 }

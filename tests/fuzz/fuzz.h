@@ -10,6 +10,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "lib/chain.h"
 #include "lib/io.h"
 
 /* A file in memory, read-only; past its end it reads as zeros. */
@@ -20,6 +21,9 @@ struct fuzzio {
 };
 
 void fuzzio_init(struct fuzzio *m, const uint8_t *bytes, size_t size);
+
+/* @io becomes what the chain's image asks for: its data file or, raw or not, its backing file. */
+int fuzz_add_base(struct qcow_chain *chain, struct qcow_io *io, bool raw);
 
 /* Aborts, so that the input is kept. */
 #define FUZZ_ASSERT(condition)            \

@@ -32,3 +32,14 @@ void fuzzio_init(struct fuzzio *m, const uint8_t *bytes, size_t size)
 		.size = size,
 	};
 }
+
+int fuzz_add_base(struct qcow_chain *chain, struct qcow_io *io, bool raw)
+{
+	if (qcow_chain_needs(chain) == QCOW_NEED_DATA_FILE &&
+	    qcow_chain_add_data_file(chain, io, NULL))
+		return -1;
+	if (qcow_chain_needs(chain) != QCOW_NEED_BACKING)
+		return 0;
+	return raw ? qcow_chain_add_raw(chain, io, NULL)
+		   : qcow_chain_add_qcow2(chain, io, NULL, NULL);
+}

@@ -124,17 +124,6 @@ static void file_init(struct file *f, const uint8_t *bytes, size_t size, const u
 
 /* ---- opening -------------------------------------------------------------------------- */
 
-static int open_base(struct subject *s, const uint8_t *choice)
-{
-	if (qcow_chain_needs(s->chain) == QCOW_NEED_DATA_FILE &&
-	    qcow_chain_add_data_file(s->chain, &s->base.io, NULL))
-		return -1;
-	if (qcow_chain_needs(s->chain) != QCOW_NEED_BACKING)
-		return 0;
-	return choice[1] & 1 ? qcow_chain_add_raw(s->chain, &s->base.io, NULL)
-			     : qcow_chain_add_qcow2(s->chain, &s->base.io, NULL, NULL);
-}
-
 static int open_chain(struct subject *s, const uint8_t *data, size_t size)
 {
 	const struct qcow_chain_params params = { .cache_bytes = 64 << 10 };
@@ -146,8 +135,8 @@ static int open_chain(struct subject *s, const uint8_t *data, size_t size)
 	file_init(&s->base, data + 4 + split, size - 4 - split, data);
 	if (qcow_chain_create(&s->chain, &params, NULL))
 		return -1;
-	if (qcow_chain_add_qcow2(s->chain, &s->top.io, NULL, NULL) || open_base(s, data) ||
-	    qcow_chain_seal(s->chain, NULL) ||
+	if (qcow_chain_add_qcow2(s->chain, &s->top.io, NULL, NULL) ||
+	    fuzz_add_base(s->chain, &s->base.io, data[1] & 1) || qcow_chain_seal(s->chain, NULL) ||
 	    qcow_chain_make_writable(s->chain, data[1] & 2, &s->err))
 		return -1;
 	s->w = qcow_chain_writer(s->chain);

@@ -13,8 +13,6 @@
 #include "lib/amend.h"
 #include "verbs.h"
 
-static char work_dir[] = "/tmp/qcow-amend-XXXXXX";
-
 #define IO   "qemu-io -f qcow2 "
 #define DATA IO "-c 'write -P 7 0 200k' -c 'write -z 40k 20k' -c 'discard 100k 20k' $1"
 #define SNAP \
@@ -47,42 +45,29 @@ static const char *recipe(const struct step *s)
 {
 	static char text[1000];
 
-	snprintf(text, sizeof(text), "qemu-img create -q -f qcow2 -o %s $1 256k; %s", s->options,
-		 s->more);
+	/* The base's contents do not matter to qemu-img. */
+	snprintf(text, sizeof(text),
+		 "truncate -s 256k base.raw; qemu-img create -q -f qcow2 -o %s $1 256k; %s",
+		 s->options, s->more);
 	return text;
+}
+
+static int act(struct qcow_writer *w, void *arg, struct qcow_error *err)
+{
+	const struct step *s = arg;
+
+	return qcow_amend(w, &s->to, err);
 }
 
 static int run_step(struct memio *m, uint32_t drop, void *arg, struct qcow_error *err)
 {
-	struct qcow_write_test test = { .drop = drop };
-	struct qcow_writer_params params = { .test = &test };
-	const struct step *s = arg;
-	struct qcow_writer *w = NULL;
-	struct qcow_image *img;
-	int r = qcow_image_open(&img, &m->io, err);
-
-	if (r < 0)
-		return r;
-	r = qcow_writer_create(&w, img, &params, err);
-	if (!r)
-		r = qcow_amend(w, &s->to, err);
-	qcow_writer_destroy(w);
-	qcow_image_close(img);
-	return r;
-}
-
-static struct memio *make_base(void)
-{
-	struct memio *base = memio_create(256 << 10);
-
-	memset(base->data, 0x55, base->size);
-	return base;
+	return verb_write(m, drop, act, arg, err);
 }
 
 /* Nothing the guest sees changes, so that the version tells the old header from the new. */
 static void test_crashes(void **state)
 {
-	struct memio *base = make_base(), *m;
+	struct memio *base = verb_raw(256 << 10), *m;
 	size_t i;
 
 	(void)state;
@@ -90,11 +75,10 @@ static void test_crashes(void **state)
 		struct verb_case v = { .run = run_step,
 				       .arg = (void *)&steps[i],
 				       .qemu_every = 20,
-				       .dir = work_dir,
 				       .base = steps[i].base ? &base->io : NULL };
 
 		print_message("%s\n", steps[i].name);
-		m = verb_make(work_dir, recipe(&steps[i]));
+		m = work_image("%s", recipe(&steps[i]));
 		verb_crash(m, &v, 4);
 		assert_int_equal(m->data[7], steps[i].to.version);
 		memio_destroy(m);
@@ -105,17 +89,16 @@ static void test_crashes(void **state)
 static void test_faults(void **state)
 {
 	static const size_t some[] = { 1, 6, 4, 10 };
-	struct memio *base = make_base();
+	struct memio *base = verb_raw(256 << 10);
 	size_t i;
 
 	(void)state;
 	for (i = 0; i < sizeof(some) / sizeof(*some); i++) {
 		struct verb_case v = { .run = run_step,
 				       .arg = (void *)&steps[some[i]],
-				       .dir = work_dir,
 				       .base = steps[some[i]].base ? &base->io : NULL };
 
-		verb_faults(work_dir, recipe(&steps[some[i]]), &v);
+		verb_faults(recipe(&steps[some[i]]), &v);
 	}
 	memio_destroy(base);
 }
@@ -123,17 +106,10 @@ static void test_faults(void **state)
 static void test_barriers(void **state)
 {
 	static const enum qcow_barrier barriers[] = { QCOW_BARRIER_TABLE, QCOW_BARRIER_HEADER };
-	struct verb_case v = { .run = run_step, .arg = (void *)&steps[2], .dir = work_dir };
-	struct memio *m;
-	size_t i;
+	struct verb_case v = { .run = run_step, .arg = (void *)&steps[2] };
 
 	(void)state;
-	for (i = 0; i < 2; i++) {
-		m = verb_make(work_dir, recipe(&steps[2]));
-		if (!verb_notices(m, &v, 1u << barriers[i]))
-			fail_msg("nobody misses %s", qcow_barrier_name(barriers[i]));
-		memio_destroy(m);
-	}
+	verb_barriers(recipe(&steps[2]), &v, barriers, 2);
 }
 
 int main(int argc, char **argv)
@@ -143,18 +119,8 @@ int main(int argc, char **argv)
 		cmocka_unit_test(test_faults),
 		cmocka_unit_test(test_barriers),
 	};
-	char cmd[120];
-	int status;
 
-	if (!mkdtemp(work_dir))
-		return 1;
-	/* What qemu-img check opens; its contents do not matter. */
-	snprintf(cmd, sizeof(cmd), "truncate -s 256k %s/base.raw", work_dir);
-	if (system(cmd))
-		return 1;
 	if (argc > 1)
 		cmocka_set_test_filter(argv[1]);
-	status = cmocka_run_group_tests(tests, NULL, NULL);
-	snprintf(cmd, sizeof(cmd), "rm -rf %s", work_dir);
-	return system(cmd) ? 1 : status;
+	return cmocka_run_group_tests(tests, work_dir_make, work_dir_remove);
 }

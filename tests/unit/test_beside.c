@@ -14,25 +14,9 @@
 #include "lib/commit.h"
 #include "lib/lease.h"
 #include "lib/writer.h"
-#include "memio.h"
+#include "workdir.h"
 
 #define CLUSTER 65536ull
-
-static char work_dir[] = "/tmp/qcow-beside-XXXXXX";
-
-static struct memio *make(const char *options, const char *size, const char *more)
-{
-	char cmd[1024], path[64];
-
-	snprintf(path, sizeof(path), "%s/i.qcow2", work_dir);
-	snprintf(
-		cmd, sizeof(cmd),
-		"cd %s && set -- %s && rm -f $1 && { qemu-img create -q -f qcow2 -o %s $1 %s; %s; } >log",
-		work_dir, path, options, size, more[0] ? more : ":");
-	if (system(cmd))
-		fail_msg("failed: %s", cmd);
-	return memio_load(path);
-}
 
 struct chain {
 	struct memio *m;
@@ -79,7 +63,7 @@ static void test_readers_see_commits(void **state)
 	size_t nr;
 
 	(void)state;
-	open_chain(&t, make("compat=1.1", "64M", ""));
+	open_chain(&t, work_create("compat=1.1", "64M", ""));
 	w = qcow_chain_writer(t.c);
 	assert_int_equal(resolve(&t, 0)->type, QCOW_RUN_ZERO);
 	assert_int_equal(qcow_lease_propose(w, CLUSTER, 1, e, 4, &nr, &t.err), 0);
@@ -100,9 +84,10 @@ static void test_shared_is_not_writable(void **state)
 	struct chain t;
 
 	(void)state;
-	open_chain(&t, make("compat=1.1", "64M",
-			    "qemu-io -f qcow2 -c 'write 0 1M' $1; qemu-img snapshot -c a $1; "
-			    "qemu-io -f qcow2 -c 'write 64k 64k' $1"));
+	open_chain(&t,
+		   work_create("compat=1.1", "64M",
+			       "qemu-io -f qcow2 -c 'write 0 1M' $1; qemu-img snapshot -c a $1; "
+			       "qemu-io -f qcow2 -c 'write 64k 64k' $1"));
 	assert_true(resolve(&t, 0)->type == QCOW_RUN_DATA && !t.run[0].writable);
 	assert_true(resolve(&t, CLUSTER)->type == QCOW_RUN_DATA && t.run[0].writable);
 	close_chain(&t);
@@ -111,7 +96,7 @@ static void test_shared_is_not_writable(void **state)
 /* Entries a hostile image would like its guest to write through. */
 static void test_hostile_entries(void **state)
 {
-	struct memio *m = make("compat=1.1", "64M", "qemu-io -f qcow2 -c 'write 0 1M' $1");
+	struct memio *m = work_create("compat=1.1", "64M", "qemu-io -f qcow2 -c 'write 0 1M' $1");
 	uint64_t l1 = qcow_be64(m->data + 40), l2 = qcow_be64(m->data + l1) & ~(1ull << 63), i;
 	const uint64_t targets[] = { l1, l2, 0x10000, 0x20000, 100 * CLUSTER };
 	uint8_t byte[512];
@@ -129,21 +114,6 @@ static void test_hostile_entries(void **state)
 	close_chain(&t);
 }
 
-static int make_dir(void **state)
-{
-	(void)state;
-	return mkdtemp(work_dir) ? 0 : -1;
-}
-
-static int remove_dir(void **state)
-{
-	char cmd[80];
-
-	(void)state;
-	snprintf(cmd, sizeof(cmd), "rm -rf %s", work_dir);
-	return system(cmd);
-}
-
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
@@ -154,5 +124,5 @@ int main(int argc, char **argv)
 
 	if (argc > 1)
 		cmocka_set_test_filter(argv[1]);
-	return cmocka_run_group_tests(tests, make_dir, remove_dir);
+	return cmocka_run_group_tests(tests, work_dir_make, work_dir_remove);
 }

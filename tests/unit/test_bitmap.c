@@ -15,8 +15,6 @@
 #include "lib/snapedit.h"
 #include "verbs.h"
 
-static char work_dir[] = "/tmp/qcow-bitmap-XXXXXX";
-
 #define IO "qemu-io -f qcow2 "
 /* `fine` has bits in more than one cluster of 512 bytes, with one for each 512 of the disk. */
 #define TWO                                                                                     \
@@ -36,20 +34,23 @@ struct call {
 	const char *name;
 	struct qcow_bitmap_step steps[2];
 	size_t nr;
-	uint64_t size; /* resize instead */
-	bool apply;    /* the snapshot s instead */
+	uint64_t size;	 /* resize instead */
+	bool apply;	 /* the snapshot s instead */
+	struct memio *m; /* what it is run on */
 };
 
 static struct call calls[] = {
-	{ "new", { { .what = QCOW_BITMAP_ADD, .granularity_bits = 10 } }, 1, 0, false },
-	{ "b", { { .what = QCOW_BITMAP_REMOVE } }, 1, 0, false },
-	{ "fine", { { .what = QCOW_BITMAP_CLEAR }, { .what = QCOW_BITMAP_DISABLE } }, 2, 0, false },
-	{ "b", { { .what = QCOW_BITMAP_MERGE, .source = "fine" } }, 1, 0, false },
-	{ "fine",
-	  { { .what = QCOW_BITMAP_CLEAR }, { .what = QCOW_BITMAP_MERGE, .source = "b" } },
-	  2,
-	  0,
-	  false },
+	{ .name = "new",
+	  .steps = { { .what = QCOW_BITMAP_ADD, .granularity_bits = 10 } },
+	  .nr = 1 },
+	{ .name = "b", .steps = { { .what = QCOW_BITMAP_REMOVE } }, .nr = 1 },
+	{ .name = "fine",
+	  .steps = { { .what = QCOW_BITMAP_CLEAR }, { .what = QCOW_BITMAP_DISABLE } },
+	  .nr = 2 },
+	{ .name = "b", .steps = { { .what = QCOW_BITMAP_MERGE, .source = "fine" } }, .nr = 1 },
+	{ .name = "fine",
+	  .steps = { { .what = QCOW_BITMAP_CLEAR }, { .what = QCOW_BITMAP_MERGE, .source = "b" } },
+	  .nr = 2 },
 	{ .size = (3 << 20) + 1024 },
 	{ .size = 9 << 20 },
 	{ .apply = true },
@@ -65,14 +66,14 @@ static const char *recipe(const char *opt)
 	return text;
 }
 
-static int resize(struct qcow_writer *w, struct memio *m, uint64_t size, struct qcow_error *err)
+static int resize(struct qcow_writer *w, const struct call *c, struct qcow_error *err)
 {
-	struct qcow_resize_params p = { .size = size };
+	struct qcow_resize_params p = { .size = c->size };
 	struct qcow_chain_params params = { .cache_bytes = 32 << 10 };
 	int r;
 
 	assert_int_equal(qcow_chain_create(&p.chain, &params, err), 0);
-	r = qcow_chain_add_qcow2(p.chain, &m->io, NULL, err);
+	r = qcow_chain_add_qcow2(p.chain, &c->m->io, NULL, err);
 	if (!r)
 		r = qcow_chain_seal(p.chain, err);
 	if (!r)
@@ -81,28 +82,31 @@ static int resize(struct qcow_writer *w, struct memio *m, uint64_t size, struct 
 	return r;
 }
 
-static int run_call(struct memio *m, uint32_t drop, void *arg, struct qcow_error *err)
+static int act(struct qcow_writer *w, void *arg, struct qcow_error *err)
 {
-	struct qcow_write_test test = { .drop = drop };
-	struct qcow_writer_params params = { .keep_bitmaps = true, .test = &test };
-	struct qcow_writer *w = NULL;
 	struct call *c = arg;
 	struct qcow_image *img;
-	int r = qcow_image_open(&img, &m->io, err);
+	int r;
 
+	if (c->size)
+		return resize(w, c, err);
+	if (c->apply)
+		return qcow_snapshot_apply(w, "s", err);
+	r = qcow_image_open(&img, &c->m->io, err);
 	if (r < 0)
 		return r;
 	c->steps[0].from = c->steps[1].from = img;
-	r = qcow_writer_create(&w, img, &params, err);
-	if (!r && c->size)
-		r = resize(w, m, c->size, err);
-	else if (!r && c->apply)
-		r = qcow_snapshot_apply(w, "s", err);
-	else if (!r)
-		r = qcow_bitmap_edit(w, c->name, c->steps, c->nr, err);
-	qcow_writer_destroy(w);
+	r = qcow_bitmap_edit(w, c->name, c->steps, c->nr, err);
 	qcow_image_close(img);
 	return r;
+}
+
+static int run_call(struct memio *m, uint32_t drop, void *arg, struct qcow_error *err)
+{
+	struct call *c = arg;
+
+	c->m = m;
+	return verb_write(m, drop, act, c, err);
 }
 
 static void test_crashes(void **state)
@@ -114,11 +118,13 @@ static void test_crashes(void **state)
 	for (i = 0; i < NR_OPTIONS; i++) {
 		for (k = 0; k < NR_CALLS; k++) {
 			struct verb_case v = {
-				.run = run_call, .arg = &calls[k], .qemu_every = 30, .dir = work_dir
+				.run = run_call,
+				.arg = &calls[k],
+				.qemu_every = 30,
 			};
 
 			print_message("%s %zu\n", options[i], k);
-			m = verb_make(work_dir, recipe(options[i]));
+			m = work_image("%s", recipe(options[i]));
 			verb_crash(m, &v, 3);
 			memio_destroy(m);
 		}
@@ -131,26 +137,22 @@ static void test_faults(void **state)
 
 	(void)state;
 	for (k = 0; k < NR_CALLS; k += 2) {
-		struct verb_case v = { .run = run_call, .arg = &calls[k], .dir = work_dir };
+		struct verb_case v = {
+			.run = run_call,
+			.arg = &calls[k],
+		};
 
-		verb_faults(work_dir, recipe(options[0]), &v);
+		verb_faults(recipe(options[0]), &v);
 	}
 }
 
 static void test_barriers(void **state)
 {
 	static const enum qcow_barrier barriers[] = { QCOW_BARRIER_TABLE, QCOW_BARRIER_HEADER };
-	struct verb_case v = { .run = run_call, .arg = &calls[3], .dir = work_dir };
-	struct memio *m;
-	size_t i;
+	struct verb_case v = { .run = run_call, .arg = &calls[3] };
 
 	(void)state;
-	for (i = 0; i < 2; i++) {
-		m = verb_make(work_dir, recipe(options[0]));
-		if (!verb_notices(m, &v, 1u << barriers[i]))
-			fail_msg("nobody misses %s", qcow_barrier_name(barriers[i]));
-		memio_destroy(m);
-	}
+	verb_barriers(recipe(options[0]), &v, barriers, 2);
 }
 
 int main(int argc, char **argv)
@@ -160,14 +162,8 @@ int main(int argc, char **argv)
 		cmocka_unit_test(test_faults),
 		cmocka_unit_test(test_barriers),
 	};
-	char cmd[100];
-	int status;
 
-	if (!mkdtemp(work_dir))
-		return 1;
 	if (argc > 1)
 		cmocka_set_test_filter(argv[1]);
-	status = cmocka_run_group_tests(tests, NULL, NULL);
-	snprintf(cmd, sizeof(cmd), "rm -rf %s", work_dir);
-	return system(cmd) ? 1 : status;
+	return cmocka_run_group_tests(tests, work_dir_make, work_dir_remove);
 }

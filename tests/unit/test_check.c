@@ -17,9 +17,7 @@
 
 #include "lib/be.h"
 #include "lib/check.h"
-#include "memio.h"
-
-static char work_dir[] = "/tmp/qcow-check-XXXXXX";
+#include "verbs.h"
 
 static const char *const kinds[] = {
 	"compat=0.10",
@@ -46,7 +44,7 @@ static int shell(const char *fmt, const char *arg)
 
 static struct memio *load(const char *name)
 {
-	char path[64];
+	char path[100];
 
 	snprintf(path, sizeof(path), "%s/%s", work_dir, name);
 	return memio_load(path);
@@ -54,7 +52,7 @@ static struct memio *load(const char *name)
 
 static void save(const struct memio *m, const char *name)
 {
-	char path[64];
+	char path[100];
 
 	snprintf(path, sizeof(path), "%s/%s", work_dir, name);
 	memio_save(m, path);
@@ -108,7 +106,7 @@ static void compare(struct memio *m, const char *what)
 {
 	struct qcow_check_result r = check(m, QCOW_REPAIR_NONE, 0), small;
 	json_object *o;
-	char path[64];
+	char path[100];
 	int status;
 
 	save(m, "c.q");
@@ -220,6 +218,56 @@ static void test_damaged(void **state)
 	}
 }
 
+/* ---- crashes ------------------------------------------------------------------------- */
+
+struct visit {
+	uint64_t view; /* of the sound image */
+	const char *what;
+};
+
+/* Wherever the repair stops: nothing is lost, and another one ends it. */
+static bool visit_repair(struct memio *m, size_t k, void *arg)
+{
+	const struct visit *v = arg;
+	struct memio *copy = memio_create(m->size);
+	struct qcow_check_result r;
+
+	memcpy(copy->data, m->data, m->size);
+	if (verb_view(copy) != v->view)
+		fail_msg("%s: crash at %zu: another disk", v->what, k);
+	r = check(copy, QCOW_REPAIR_ALL, 0);
+	if (verdict(&r) || verb_view(copy) != v->view)
+		fail_msg("%s: crash at %zu: cannot be repaired any more", v->what, k);
+	memio_destroy(copy);
+	return true;
+}
+
+static void test_repair_crashes(void **state)
+{
+	struct memio_crash crash;
+	struct visit v;
+	char what[120];
+	size_t i, n;
+
+	(void)state;
+	for (i = 0; i < NR_KINDS; i++) {
+		struct memio *m = make(kinds[i], i % 2);
+		uint64_t seed = i + 1;
+
+		v = (struct visit){ .view = verb_view(m), .what = what };
+		memio_destroy(m);
+		for (n = 0; n < 7; n++) {
+			m = load("i.q");
+			snprintf(what, sizeof(what), "%s, damage %zu: %s", kinds[i], n,
+				 damage(m, &seed));
+			memio_record(m, &crash, n);
+			check(m, QCOW_REPAIR_ALL, 0);
+			memio_crashes(&crash, 2, visit_repair, &v);
+			memio_destroy(m);
+		}
+	}
+}
+
 static void test_leaks_only(void **state)
 {
 	struct memio *m = make("cluster_size=64k", false);
@@ -269,30 +317,15 @@ static void test_data(void **state)
 	memio_destroy(m);
 }
 
-static int make_dir(void **state)
-{
-	(void)state;
-	return mkdtemp(work_dir) ? 0 : -1;
-}
-
-static int remove_dir(void **state)
-{
-	char cmd[80];
-
-	(void)state;
-	snprintf(cmd, sizeof(cmd), "rm -rf %s", work_dir);
-	return system(cmd);
-}
-
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_sound),	   cmocka_unit_test(test_damaged),
-		cmocka_unit_test(test_leaks_only), cmocka_unit_test(test_marks),
-		cmocka_unit_test(test_data),
+		cmocka_unit_test(test_sound),	       cmocka_unit_test(test_damaged),
+		cmocka_unit_test(test_leaks_only),     cmocka_unit_test(test_marks),
+		cmocka_unit_test(test_repair_crashes), cmocka_unit_test(test_data),
 	};
 
 	if (argc > 1)
 		cmocka_set_test_filter(argv[1]);
-	return cmocka_run_group_tests(tests, make_dir, remove_dir);
+	return cmocka_run_group_tests(tests, work_dir_make, work_dir_remove);
 }

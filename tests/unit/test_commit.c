@@ -20,8 +20,7 @@
 #include "imgcheck.h"
 #include "lib/be.h"
 #include "sim.h"
-
-static char work_dir[] = "/tmp/qcow-commit-XXXXXX";
+#include "workdir.h"
 
 struct variant {
 	const char *name, *options, *size, *more;
@@ -63,16 +62,7 @@ static const struct variant variants[] = {
 
 static struct memio *make_image(const struct variant *v)
 {
-	char cmd[1024], path[64];
-
-	snprintf(path, sizeof(path), "%s/i.qcow2", work_dir);
-	snprintf(
-		cmd, sizeof(cmd),
-		"set -e; set -- %s; rm -f $1; { qemu-img create -q -f qcow2 -o %s $1 %s; %s; } >%s/log",
-		path, v->options, v->size, v->more[0] ? v->more : ":", work_dir);
-	if (system(cmd))
-		fail_msg("failed: %s", cmd);
-	return memio_load(path);
+	return work_create(v->options, v->size, v->more);
 }
 
 /* ---- crashes ----------------------------------------------------------------------- */
@@ -84,18 +74,6 @@ struct verdict {
 	unsigned int qemu_every;
 };
 
-static int qemu_check(const struct memio *m)
-{
-	char cmd[200], path[64];
-	int status;
-
-	snprintf(path, sizeof(path), "%s/crash.qcow2", work_dir);
-	memio_save(m, path);
-	snprintf(cmd, sizeof(cmd), "qemu-img check -q -f qcow2 %s >%s/log 2>&1", path, work_dir);
-	status = system(cmd);
-	return WEXITSTATUS(status);
-}
-
 static bool judge(struct memio *m, size_t k, void *arg)
 {
 	struct verdict *v = arg;
@@ -104,7 +82,7 @@ static bool judge(struct memio *m, size_t k, void *arg)
 
 	v->nr++;
 	if (!wrong && v->qemu_every && v->nr % v->qemu_every == 0) {
-		status = qemu_check(m);
+		status = work_qemu_check(m);
 		if (status && status != 3)
 			wrong = "qemu-img check disagrees";
 	}
@@ -141,7 +119,7 @@ static void check_clean(struct sim *s, const char *name, bool may_leak)
 		fail_msg("%s: at the end %llu leaks, %llu corruptions: %s", name,
 			 (unsigned long long)result.leaks, (unsigned long long)result.corruptions,
 			 result.first);
-	status = qemu_check(s->m);
+	status = work_qemu_check(s->m);
 	if (status && !(may_leak && status == 3))
 		fail_msg("%s: qemu-img check gives %d at the end", name, status);
 }
@@ -255,21 +233,6 @@ static void test_dropped(void **state)
 	}
 }
 
-static int make_dir(void **state)
-{
-	(void)state;
-	return mkdtemp(work_dir) ? 0 : -1;
-}
-
-static int remove_dir(void **state)
-{
-	char cmd[80];
-
-	(void)state;
-	snprintf(cmd, sizeof(cmd), "rm -rf %s", work_dir);
-	return system(cmd);
-}
-
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
@@ -283,5 +246,5 @@ int main(int argc, char **argv)
 		first_seed = (uint64_t)atoi(argv[1]);
 	else if (argc > 1)
 		cmocka_set_test_filter(argv[1]);
-	return cmocka_run_group_tests(tests, make_dir, remove_dir);
+	return cmocka_run_group_tests(tests, work_dir_make, work_dir_remove);
 }

@@ -16,7 +16,7 @@
 #include "imgcheck.h"
 #include "lib/convert.h"
 #include "lib/zeros.h"
-#include "memio.h"
+#include "workdir.h"
 
 struct variant {
 	const char *name;
@@ -94,8 +94,9 @@ static struct qcow_chain *chain_of(struct qcow_io *io, bool raw)
 static int convert(const struct variant *v, struct memio *disk, struct memio *out,
 		   struct qcow_error *err)
 {
+	struct qcow_chain *src = chain_of(&disk->io, true);
 	struct qcow_create_params p = v->p;
-	struct qcow_convert c = { .src = chain_of(&disk->io, true),
+	struct qcow_convert c = { .src = { &src, 1 },
 				  .io = &out->io,
 				  .compress = v->compress,
 				  .min_sparse = v->min_sparse,
@@ -111,7 +112,7 @@ static int convert(const struct variant *v, struct memio *disk, struct memio *ou
 	if (!r)
 		r = qcow_builder_finish(c.image, true, err);
 	qcow_builder_destroy(c.image);
-	qcow_chain_destroy(c.src);
+	qcow_chain_destroy(src);
 	return r;
 }
 
@@ -221,6 +222,151 @@ static void test_errors(void **state)
 	memio_destroy(disk);
 }
 
+/* ---- into an image that is there --------------------------------------------------- */
+
+#define INTO_SIZE (320 * 1024)
+
+static int into(struct memio *disk, struct memio *m, struct qcow_error *err)
+{
+	struct qcow_chain *src = chain_of(&disk->io, true), *to = chain_of(&m->io, false);
+	struct qcow_convert c = { .src = { &src, 1 }, .min_sparse = 4096, .nr_threads = 2 };
+	int r = qcow_chain_make_writable(to, false, err);
+
+	if (!r)
+		r = qcow_into_create(&c.into, to, err);
+	if (!r)
+		r = qcow_convert(&c, err);
+	if (c.into)
+		r = qcow_into_finish(c.into, r, r ? NULL : err);
+	qcow_into_destroy(c.into);
+	qcow_chain_destroy(src);
+	qcow_chain_destroy(to);
+	return r;
+}
+
+static void read_disk(struct memio *m, uint8_t *buf)
+{
+	struct qcow_chain *c = chain_of(&m->io, false);
+	struct qcow_scratch *s;
+	struct qcow_error err;
+
+	assert_int_equal(qcow_scratch_create(&s, c, NULL), 0);
+	if (qcow_chain_read(c, 0, buf, INTO_SIZE, s, &err))
+		fail_msg("%s", err.text);
+	qcow_scratch_destroy(s);
+	qcow_chain_destroy(c);
+}
+
+struct into_visit {
+	uint8_t *old, *new, *is;
+	uint64_t len; /* of what is written */
+	size_t end;
+	const char *wrong;
+	char text[200];
+};
+
+/* Each sector is the old or the new one; behind the source's end nothing changes. */
+static bool visit_into(struct memio *m, size_t k, void *arg)
+{
+	struct into_visit *v = arg;
+	struct imgcheck check;
+	uint64_t at;
+
+	imgcheck(m->data, m->size, &check);
+	if (check.corruptions) {
+		snprintf(v->text, sizeof(v->text), "%s", check.first);
+		v->wrong = v->text;
+		return false;
+	}
+	read_disk(m, v->is);
+	for (at = 0; at < INTO_SIZE && !v->wrong; at += 512) {
+		if (memcmp(v->is + at, v->new + at, 512) &&
+		    (k == v->end || memcmp(v->is + at, v->old + at, 512)))
+			v->wrong = at < v->len ? "neither old nor new" : "what was to stay";
+	}
+	return !v->wrong;
+}
+
+static void test_into(void **state)
+{
+	static const char *const images[] = {
+		"cluster_size=4k",
+		"cluster_size=64k,refcount_bits=64",
+		"cluster_size=4k,compat=0.10",
+		"cluster_size=16k,extended_l2=on",
+	};
+	struct memio *disk, *m;
+	struct memio_crash crash;
+	struct qcow_error err = { 0 };
+	size_t i;
+
+	(void)state;
+	for (i = 0; i < sizeof(images) / sizeof(*images); i++) {
+		struct into_visit v = { .old = malloc(INTO_SIZE),
+					.new = malloc(INTO_SIZE),
+					.is = malloc(INTO_SIZE) };
+
+		m = work_create(
+			images[i], "320k",
+			"qemu-io -f qcow2 -c 'write -P 7 0 150k' -c 'write -P 8 180k 140k' $1; "
+			"qemu-img snapshot -c s $1; qemu-io -f qcow2 -c 'write -P 9 64k 64k' $1");
+		disk = make_disk(200 * 1024 + 512, i + 1);
+		v.len = disk->size;
+		read_disk(m, v.old);
+		memcpy(v.new, v.old, INTO_SIZE);
+		memcpy(v.new, disk->data, disk->size);
+		memio_record(m, &crash, i + 1);
+		if (into(disk, m, &err))
+			fail_msg("%s: %s", images[i], err.text);
+		v.end = m->nr;
+		memio_crashes(&crash, 3, visit_into, &v);
+		if (v.wrong)
+			fail_msg("%s: %s", images[i], v.wrong);
+		assert_int_equal(work_qemu_check(m), 0);
+		memio_destroy(m);
+		memio_destroy(disk);
+		free(v.old);
+		free(v.new);
+		free(v.is);
+	}
+}
+
+/* ---- several disks ----------------------------------------------------------------- */
+
+static void test_concat(void **state)
+{
+	struct memio *disks[] = { make_disk(70 * 1024 + 512, 1), make_disk(512, 2),
+				  make_disk(130 * 1024, 3) };
+	struct qcow_chain *chains[3];
+	struct memio *out = memio_create(0), *all = memio_create(0);
+	struct qcow_create_params p = variants[0].p;
+	struct qcow_convert c = {
+		.src = { chains, 3 }, .io = &out->io, .min_sparse = 4096, .nr_threads = 2
+	};
+	struct qcow_error err = { 0 };
+	size_t i;
+
+	(void)state;
+	for (i = 0; i < 3; i++) {
+		chains[i] = chain_of(&disks[i]->io, true);
+		memcpy(all->data + all->size, disks[i]->data, disks[i]->size);
+		all->size += disks[i]->size;
+	}
+	p.size = qcow_concat_size(&c.src);
+	assert_int_equal(p.size, all->size);
+	if (qcow_builder_create(&c.image, &out->io, &p, &err) || qcow_convert(&c, &err) ||
+	    qcow_builder_finish(c.image, true, &err))
+		fail_msg("%s", err.text);
+	assert_null(judge(out, all));
+	qcow_builder_destroy(c.image);
+	for (i = 0; i < 3; i++) {
+		qcow_chain_destroy(chains[i]);
+		memio_destroy(disks[i]);
+	}
+	memio_destroy(out);
+	memio_destroy(all);
+}
+
 static void test_zeros(void **state)
 {
 	uint8_t buf[300];
@@ -241,10 +387,10 @@ static void test_zeros(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_crashes),
-		cmocka_unit_test(test_errors),
+		cmocka_unit_test(test_crashes), cmocka_unit_test(test_errors),
+		cmocka_unit_test(test_into),	cmocka_unit_test(test_concat),
 		cmocka_unit_test(test_zeros),
 	};
 
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	return cmocka_run_group_tests(tests, work_dir_make, work_dir_remove);
 }

@@ -13,8 +13,6 @@
 #include "lib/resize.h"
 #include "verbs.h"
 
-static char work_dir[] = "/tmp/qcow-resize-XXXXXX";
-
 #define IO "qemu-io -f qcow2 "
 
 static const struct variant {
@@ -40,8 +38,9 @@ static const char *recipe(const struct variant *v)
 {
 	static char text[1000];
 
-	snprintf(text, sizeof(text), "qemu-img create -q -f qcow2 -o %s %s $1 299k; %s", v->options,
-		 v->base ? "-b base.raw -F raw" : "", v->more);
+	snprintf(text, sizeof(text),
+		 "truncate -s 512k base.raw; qemu-img create -q -f qcow2 -o %s %s $1 299k; %s",
+		 v->options, v->base ? "-b base.raw -F raw" : "", v->more);
 	return text;
 }
 
@@ -49,17 +48,18 @@ struct call {
 	uint64_t size;
 	enum qcow_prealloc prealloc;
 	struct qcow_io *base;
+	struct memio *m; /* what it is run on */
 };
 
-static int resize(struct qcow_writer *w, struct memio *m, const struct call *c,
-		  struct qcow_error *err)
+static int resize(struct qcow_writer *w, void *arg, struct qcow_error *err)
 {
+	const struct call *c = arg;
 	struct qcow_resize_params p = { .size = c->size, .prealloc = c->prealloc };
 	struct qcow_chain_params params = { .cache_bytes = 32 << 10 };
 	int r;
 
 	assert_int_equal(qcow_chain_create(&p.chain, &params, err), 0);
-	r = qcow_chain_add_qcow2(p.chain, &m->io, NULL, err);
+	r = qcow_chain_add_qcow2(p.chain, &c->m->io, NULL, err);
 	if (!r && c->base) {
 		r = qcow_chain_add_raw(p.chain, c->base, err);
 		p.backing_size = 512 << 10;
@@ -74,20 +74,10 @@ static int resize(struct qcow_writer *w, struct memio *m, const struct call *c,
 
 static int run_call(struct memio *m, uint32_t drop, void *arg, struct qcow_error *err)
 {
-	struct qcow_write_test test = { .drop = drop };
-	struct qcow_writer_params params = { .test = &test };
-	struct qcow_writer *w = NULL;
-	struct qcow_image *img;
-	int r = qcow_image_open(&img, &m->io, err);
+	struct call *c = arg;
 
-	if (r < 0)
-		return r;
-	r = qcow_writer_create(&w, img, &params, err);
-	if (!r)
-		r = resize(w, m, arg, err);
-	qcow_writer_destroy(w);
-	qcow_image_close(img);
-	return r;
+	c->m = m;
+	return verb_write(m, drop, resize, c, err);
 }
 
 static struct call calls[] = {
@@ -100,17 +90,9 @@ static struct call calls[] = {
 
 #define NR_CALLS (sizeof(calls) / sizeof(*calls))
 
-static struct memio *make_base(void)
-{
-	struct memio *base = memio_create(512 << 10);
-
-	memset(base->data, 0x55, base->size);
-	return base;
-}
-
 static void test_crashes(void **state)
 {
-	struct memio *base = make_base(), *m;
+	struct memio *base = verb_raw(512 << 10), *m;
 	size_t i, k;
 
 	(void)state;
@@ -120,12 +102,11 @@ static void test_crashes(void **state)
 			struct verb_case v = { .run = run_call,
 					       .arg = &calls[k],
 					       .qemu_every = 40,
-					       .dir = work_dir,
 					       .base = variants[i].base ? &base->io : NULL };
 
 			print_message("%s %zu\n", variants[i].name, k);
 			calls[k].base = v.base;
-			m = verb_make(work_dir, recipe(&variants[i]));
+			m = work_image("%s", recipe(&variants[i]));
 			m->can_zero = k & 1;
 			verb_crash(m, &v, 3);
 			memio_destroy(m);
@@ -136,17 +117,15 @@ static void test_crashes(void **state)
 
 static void test_faults(void **state)
 {
-	struct memio *base = make_base();
+	struct memio *base = verb_raw(512 << 10);
 	size_t k;
 
 	(void)state;
 	for (k = 0; k < NR_CALLS; k++) {
-		struct verb_case v = {
-			.run = run_call, .arg = &calls[k], .dir = work_dir, .base = &base->io
-		};
+		struct verb_case v = { .run = run_call, .arg = &calls[k], .base = &base->io };
 
 		calls[k].base = &base->io;
-		verb_faults(work_dir, recipe(&variants[7]), &v);
+		verb_faults(recipe(&variants[7]), &v);
 	}
 	memio_destroy(base);
 }
@@ -154,18 +133,11 @@ static void test_faults(void **state)
 static void test_barriers(void **state)
 {
 	static const enum qcow_barrier barriers[] = { QCOW_BARRIER_TABLE, QCOW_BARRIER_HEADER };
-	struct verb_case v = { .run = run_call, .arg = &calls[2], .dir = work_dir };
-	struct memio *m;
-	size_t i;
+	struct verb_case v = { .run = run_call, .arg = &calls[2] };
 
 	(void)state;
 	calls[2].base = NULL;
-	for (i = 0; i < 2; i++) {
-		m = verb_make(work_dir, recipe(&variants[0]));
-		if (!verb_notices(m, &v, 1u << barriers[i]))
-			fail_msg("nobody misses %s", qcow_barrier_name(barriers[i]));
-		memio_destroy(m);
-	}
+	verb_barriers(recipe(&variants[0]), &v, barriers, 2);
 }
 
 int main(int argc, char **argv)
@@ -175,17 +147,8 @@ int main(int argc, char **argv)
 		cmocka_unit_test(test_faults),
 		cmocka_unit_test(test_barriers),
 	};
-	char cmd[120];
-	int status;
 
-	if (!mkdtemp(work_dir))
-		return 1;
-	snprintf(cmd, sizeof(cmd), "truncate -s 512k %s/base.raw", work_dir);
-	if (system(cmd))
-		return 1;
 	if (argc > 1)
 		cmocka_set_test_filter(argv[1]);
-	status = cmocka_run_group_tests(tests, NULL, NULL);
-	snprintf(cmd, sizeof(cmd), "rm -rf %s", work_dir);
-	return system(cmd) ? 1 : status;
+	return cmocka_run_group_tests(tests, work_dir_make, work_dir_remove);
 }

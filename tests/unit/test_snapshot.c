@@ -18,8 +18,6 @@
 #include "imgcheck.h"
 #include "lib/snapedit.h"
 
-static char work_dir[] = "/tmp/qcow-snapshot-XXXXXX";
-
 #define IO "qemu-io -f qcow2 "
 #define TWO                                                                                   \
 	IO "-c 'write -P 7 0 120k' $1; qemu-img snapshot -c a $1; " IO                        \
@@ -60,41 +58,26 @@ static const char *recipe(const struct variant *v)
 
 /* ---- the verbs ------------------------------------------------------------------------- */
 
-static int with_writer(struct memio *m, uint32_t drop,
-		       int (*act)(struct qcow_writer *w, const char *name, struct qcow_error *err),
-		       const char *name, struct qcow_error *err)
-{
-	struct qcow_write_test test = { .drop = drop };
-	struct qcow_writer_params params = { .test = &test };
-	struct qcow_writer *w = NULL;
-	struct qcow_image *img;
-	int r = qcow_image_open(&img, &m->io, err);
-
-	if (r < 0)
-		return r;
-	r = qcow_writer_create(&w, img, &params, err);
-	if (!r)
-		r = act(w, name, err);
-	qcow_writer_destroy(w);
-	qcow_image_close(img);
-	return r;
-}
+struct call {
+	int (*act)(struct qcow_writer *w, const char *name, struct qcow_error *err);
+	const char *name;
+};
 
 static int act_create(struct qcow_writer *w, const char *name, struct qcow_error *err)
 {
 	return qcow_snapshot_create(w, name, 1000, 5, err);
 }
 
-struct call {
-	int (*act)(struct qcow_writer *w, const char *name, struct qcow_error *err);
-	const char *name;
-};
+static int act(struct qcow_writer *w, void *arg, struct qcow_error *err)
+{
+	const struct call *c = arg;
+
+	return c->act(w, c->name, err);
+}
 
 static int run_call(struct memio *m, uint32_t drop, void *arg, struct qcow_error *err)
 {
-	struct call *c = arg;
-
-	return with_writer(m, drop, c->act, c->name, err);
+	return verb_write(m, drop, act, arg, err);
 }
 
 static struct call calls[] = {
@@ -115,11 +98,13 @@ static void test_crashes(void **state)
 	for (i = 0; i < NR_VARIANTS; i++) {
 		for (k = 0; k < NR_CALLS; k++) {
 			struct verb_case v = {
-				.run = run_call, .arg = &calls[k], .qemu_every = 40, .dir = work_dir
+				.run = run_call,
+				.arg = &calls[k],
+				.qemu_every = 40,
 			};
 
 			print_message("%s %zu\n", variants[i].name, k);
-			m = verb_make(work_dir, recipe(&variants[i]));
+			m = work_image("%s", recipe(&variants[i]));
 			verb_crash(m, &v, 3);
 			memio_destroy(m);
 		}
@@ -134,9 +119,12 @@ static void test_faults(void **state)
 	(void)state;
 	for (i = 0; i < sizeof(some) / sizeof(*some); i++) {
 		for (k = 0; k < NR_CALLS; k += 2) {
-			struct verb_case v = { .run = run_call, .arg = &calls[k], .dir = work_dir };
+			struct verb_case v = {
+				.run = run_call,
+				.arg = &calls[k],
+			};
 
-			verb_faults(work_dir, recipe(&variants[some[i]]), &v);
+			verb_faults(recipe(&variants[some[i]]), &v);
 		}
 	}
 }
@@ -144,29 +132,22 @@ static void test_faults(void **state)
 static void test_barriers(void **state)
 {
 	static const enum qcow_barrier barriers[] = { QCOW_BARRIER_TABLE, QCOW_BARRIER_HEADER };
-	struct verb_case v = { .run = run_call, .arg = &calls[1], .dir = work_dir };
-	struct memio *m;
-	size_t i;
+	struct verb_case v = { .run = run_call, .arg = &calls[1] };
 
 	(void)state;
-	for (i = 0; i < 2; i++) {
-		m = verb_make(work_dir, recipe(&variants[0]));
-		if (!verb_notices(m, &v, 1u << barriers[i]))
-			fail_msg("nobody misses %s", qcow_barrier_name(barriers[i]));
-		memio_destroy(m);
-	}
+	verb_barriers(recipe(&variants[0]), &v, barriers, 2);
 }
 
 /* Refused without a trace. */
 static void refuse(const char *commands, struct call c, int code, const char *text)
 {
-	struct memio *m = verb_make(work_dir, commands);
+	struct memio *m = work_image("%s", commands);
 	uint64_t size = m->size, before = verb_view(m);
 	struct qcow_error err = { 0 };
 	struct imgcheck result, was;
 
 	imgcheck(m->data, m->size, &was);
-	assert_int_equal(with_writer(m, 0, c.act, c.name, &err), code);
+	assert_int_equal(run_call(m, 0, &c, &err), code);
 	if (!strstr(err.text, text))
 		fail_msg("%s", err.text);
 	imgcheck(m->data, m->size, &result);
@@ -206,14 +187,8 @@ int main(int argc, char **argv)
 		cmocka_unit_test(test_barriers),
 		cmocka_unit_test(test_refused),
 	};
-	char cmd[100];
-	int status;
 
-	if (!mkdtemp(work_dir))
-		return 1;
 	if (argc > 1)
 		cmocka_set_test_filter(argv[1]);
-	status = cmocka_run_group_tests(tests, NULL, NULL);
-	snprintf(cmd, sizeof(cmd), "rm -rf %s", work_dir);
-	return system(cmd) ? 1 : status;
+	return cmocka_run_group_tests(tests, work_dir_make, work_dir_remove);
 }

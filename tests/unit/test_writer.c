@@ -15,11 +15,9 @@
 #include "lib/lease.h"
 #include "lib/refcount.h"
 #include "lib/writer.h"
-#include "memio.h"
+#include "workdir.h"
 
 #define CLUSTER 65536ull
-
-static char work_dir[] = "/tmp/qcow-writer-XXXXXX";
 
 struct rw {
 	struct memio *m;
@@ -28,20 +26,6 @@ struct rw {
 	struct qcow_error err;
 	struct qcow_write_test test;
 };
-
-static struct memio *make(const char *options, const char *size, const char *more)
-{
-	char cmd[1024], path[64];
-
-	snprintf(path, sizeof(path), "%s/i.qcow2", work_dir);
-	snprintf(
-		cmd, sizeof(cmd),
-		"cd %s && set -- %s && rm -f $1 && { qemu-img create -q -f qcow2 -o %s $1 %s; %s; } >log",
-		work_dir, path, options, size, more[0] ? more : ":");
-	if (system(cmd))
-		fail_msg("failed: %s", cmd);
-	return memio_load(path);
-}
 
 static int try_open(struct rw *t, struct memio *m, bool drop_bitmaps)
 {
@@ -171,25 +155,25 @@ static void test_refusals(void **state)
 	struct memio *m;
 
 	(void)state;
-	m = make("compat=1.1", "1M", "");
+	m = work_create("compat=1.1", "1M", "");
 	m->data[79] = 1;
 	refuse(m, EROFS, "qcow check -r");
-	m = make("compat=1.1", "1M", "");
+	m = work_create("compat=1.1", "1M", "");
 	m->data[79] = 2;
 	refuse(m, EROFS, "corrupt");
-	m = make("compat=1.1", "1M", "qemu-img bitmap --add $1 b");
+	m = work_create("compat=1.1", "1M", "qemu-img bitmap --add $1 b");
 	refuse(m, EROFS, "--drop-bitmaps");
-	m = make("cluster_size=512", "1M", "");
+	m = work_create("cluster_size=512", "1M", "");
 	m->io.align = 4096;
 	refuse(m, ENOTSUP, "512 bytes");
 	/* An L2 table on the refcount block, on the header, unaligned. */
-	m = make("compat=1.1", "1M", "qemu-io -f qcow2 -c 'write 0 64k' $1");
+	m = work_create("compat=1.1", "1M", "qemu-io -f qcow2 -c 'write 0 64k' $1");
 	qcow_put_be64(m->data + qcow_be64(m->data + 40), 1ull << 63 | 0x20000);
 	refuse(m, EIO, "two tables");
-	m = make("compat=1.1", "1M", "");
+	m = work_create("compat=1.1", "1M", "");
 	qcow_put_be64(m->data + qcow_be64(m->data + 48), 0x10000);
 	refuse(m, EIO, "two tables");
-	m = make("compat=1.1", "1M", "");
+	m = work_create("compat=1.1", "1M", "");
 	qcow_put_be64(m->data + qcow_be64(m->data + 48), 0x10200);
 	refuse(m, EIO, "refcount block");
 }
@@ -199,7 +183,7 @@ static void test_drop_bitmaps(void **state)
 	struct rw t;
 
 	(void)state;
-	ok(&t, try_open(&t, make("compat=1.1", "1M", "qemu-img bitmap --add $1 b"), true));
+	ok(&t, try_open(&t, work_create("compat=1.1", "1M", "qemu-img bitmap --add $1 b"), true));
 	assert_int_equal(t.m->data[95], 0);
 	assert_int_equal(t.test.nr[QCOW_BARRIER_AUTOCLEAR], 1);
 	close_rw(&t);
@@ -218,7 +202,7 @@ static void test_lease_cycle(void **state)
 
 	(void)state;
 	memset(page, 0x5a, sizeof(page));
-	open_rw(&t, make("compat=1.1", "64M", ""));
+	open_rw(&t, work_create("compat=1.1", "64M", ""));
 	/* Two proposals never share a cluster, and write nothing. */
 	ok(&t, qcow_lease_propose(t.w, 4 * CLUSTER, 2, a, 4, &na, &t.err));
 	ok(&t, qcow_lease_propose(t.w, 4 * CLUSTER, 0, b, 4, &nb, &t.err));
@@ -254,7 +238,7 @@ static void test_lease_on_metadata(void **state)
 	struct rw t;
 
 	(void)state;
-	open_rw(&t, make("compat=1.1", "64M", ""));
+	open_rw(&t, work_create("compat=1.1", "64M", ""));
 	assert_int_equal(qcow_lease_grant(t.w, &e, 1, &t.err), -EIO);
 	e.host_off = 0;
 	assert_int_equal(qcow_lease_grant(t.w, &e, 1, &t.err), -EIO);
@@ -275,7 +259,7 @@ static void test_tables_keep_away(void **state)
 
 	(void)state;
 	for (i = 0; i < 2; i++) {
-		m = make("compat=1.1", "64M", "");
+		m = work_create("compat=1.1", "64M", "");
 		if (i) {
 			m->size = 12 * CLUSTER;
 			m->io.fixed_end = true;
@@ -303,7 +287,7 @@ static void test_zeroed_refcounts(void **state)
 	struct qcow_lease_extent e[8];
 	struct rw t;
 	size_t nr, i;
-	struct memio *m = make("compat=1.1", "64M", "qemu-io -f qcow2 -c 'write 0 64k' $1");
+	struct memio *m = work_create("compat=1.1", "64M", "qemu-io -f qcow2 -c 'write 0 64k' $1");
 
 	(void)state;
 	memset(m->data + qcow_be64(m->data + qcow_be64(m->data + 48)), 0, CLUSTER);
@@ -323,7 +307,7 @@ static void test_full_disk_commits(void **state)
 	size_t nr;
 
 	(void)state;
-	open_rw(&t, make("compat=1.1", "2G", ""));
+	open_rw(&t, work_create("compat=1.1", "2G", ""));
 	host = lease_one(&t, 1);
 	t.m->space_end = t.m->size;
 	t.m->io.fixed_end = true;
@@ -352,7 +336,7 @@ static void test_failed_flush_is_final(void **state)
 	size_t nr;
 
 	(void)state;
-	open_rw(&t, make("compat=1.1", "64M", ""));
+	open_rw(&t, work_create("compat=1.1", "64M", ""));
 	ok(&t, qcow_lease_propose(t.w, CLUSTER, 0, e, 4, &nr, &t.err));
 	/* The extension and the refcount go well, the flush does not. */
 	t.m->fail_after = 2;
@@ -376,7 +360,7 @@ static void test_said_twice(void **state)
 	uint64_t a, b;
 
 	(void)state;
-	open_rw(&t, make("compat=1.1", "64M", ""));
+	open_rw(&t, work_create("compat=1.1", "64M", ""));
 	a = lease_one(&t, 1);
 	b = lease_one(&t, 0);
 	ok(&t, commit_one(&t, CLUSTER, a, QCOW_DELTA_DATA, &c));
@@ -401,7 +385,7 @@ static void test_bad_deltas(void **state)
 	uint64_t host;
 
 	(void)state;
-	open_rw(&t, make("compat=1.1", "64M", ""));
+	open_rw(&t, work_create("compat=1.1", "64M", ""));
 	host = lease_one(&t, 1);
 	assert_int_equal(commit_one(&t, 512, host, QCOW_DELTA_DATA, &c), -EINVAL);
 	assert_int_equal(commit_one(&t, 0, host + 512, QCOW_DELTA_DATA, &c), -EINVAL);
@@ -418,7 +402,7 @@ static void test_free_spares_metadata(void **state)
 	uint64_t l1, l2, block;
 	struct qcow_commit c;
 	struct rw t;
-	struct memio *m = make("compat=1.1", "64M", "qemu-io -f qcow2 -c 'write 0 64k' $1");
+	struct memio *m = work_create("compat=1.1", "64M", "qemu-io -f qcow2 -c 'write 0 64k' $1");
 
 	(void)state;
 	l1 = qcow_be64(m->data + 40);
@@ -438,7 +422,7 @@ static void test_may_write(void **state)
 	_Alignas(4096) uint8_t page[QCOW_MCACHE_PAGE];
 	uint64_t l1, l2, data, free_off = 64 * CLUSTER;
 	struct rw t;
-	struct memio *m = make("compat=1.1", "64M", "qemu-io -f qcow2 -c 'write 0 64k' $1");
+	struct memio *m = work_create("compat=1.1", "64M", "qemu-io -f qcow2 -c 'write 0 64k' $1");
 
 	(void)state;
 	l1 = qcow_be64(m->data + 40);
@@ -467,7 +451,7 @@ static void test_discard_all(void **state)
 	size_t i;
 
 	(void)state;
-	open_rw(&t, make("cluster_size=4k", "32M", "qemu-io -f qcow2 -c 'write 0 32M' $1"));
+	open_rw(&t, work_create("cluster_size=4k", "32M", "qemu-io -f qcow2 -c 'write 0 32M' $1"));
 	for (; c.next < c.nr; steps++) {
 		ok(&t, qcow_commit_step(t.w, &c, &t.err));
 		for (i = 0; i < c.nr_lost; i++)
@@ -488,7 +472,7 @@ static void test_data_file(void **state)
 	struct rw t;
 
 	(void)state;
-	open_rw(&t, make("data_file=d.raw", "64M", ""));
+	open_rw(&t, work_create("data_file=d.raw", "64M", ""));
 	ok(&t, qcow_lease_propose(t.w, CLUSTER, 1, e, 4, &nr, &t.err));
 	assert_true(nr == 1 && e[0].table);
 	ok(&t, qcow_lease_grant(t.w, e, nr, &t.err));
@@ -500,21 +484,6 @@ static void test_data_file(void **state)
 	ok(&t, qcow_writer_finish(t.w, &t.err));
 	expect_sound(&t, 0);
 	close_rw(&t);
-}
-
-static int make_dir(void **state)
-{
-	(void)state;
-	return mkdtemp(work_dir) ? 0 : -1;
-}
-
-static int remove_dir(void **state)
-{
-	char cmd[80];
-
-	(void)state;
-	snprintf(cmd, sizeof(cmd), "rm -rf %s", work_dir);
-	return system(cmd);
 }
 
 int main(int argc, char **argv)
@@ -540,5 +509,5 @@ int main(int argc, char **argv)
 
 	if (argc > 1)
 		cmocka_set_test_filter(argv[1]);
-	return cmocka_run_group_tests(tests, make_dir, remove_dir);
+	return cmocka_run_group_tests(tests, work_dir_make, work_dir_remove);
 }

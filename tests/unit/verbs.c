@@ -120,7 +120,9 @@ uint64_t verb_view(struct memio *m)
 	if (qcow_image_open(&img, &m->io, NULL) < 0)
 		return BROKEN;
 	v.h = qcow_image_header(img);
-	v.hash = view_disk(&m->io, NULL, 17);
+	v.hash = mix(17, v.h->backing_name, strlen(v.h->backing_name));
+	v.hash = mix(v.hash, v.h->backing_format, strlen(v.h->backing_format));
+	v.hash = view_disk(&m->io, NULL, v.hash);
 	if (v.hash != BROKEN && (qcow_snapshots_walk(&m->io, v.h, view_snapshot, &v, NULL) < 0 ||
 				 qcow_bitmaps_walk(&m->io, v.h, view_bitmap, &v, NULL) < 0))
 		v.hash = BROKEN;
@@ -130,28 +132,32 @@ uint64_t verb_view(struct memio *m)
 
 /* ---- images -------------------------------------------------------------------------- */
 
-struct memio *verb_make(const char *dir, const char *commands)
+struct memio *verb_raw(uint64_t size)
 {
-	char cmd[2000], path[100];
+	struct memio *m = memio_create(size);
 
-	snprintf(path, sizeof(path), "%s/i.qcow2", dir);
-	snprintf(cmd, sizeof(cmd), "cd %s && set -e; set -- %s; rm -f $1; { %s; } >log 2>&1", dir,
-		 path, commands);
-	if (system(cmd))
-		fail_msg("failed: %s", cmd);
-	return memio_load(path);
+	memset(m->data, 0x55, size);
+	return m;
 }
 
-int verb_qemu_check(const struct memio *m, const char *dir)
+int verb_write(struct memio *m, uint32_t drop,
+	       int (*act)(struct qcow_writer *w, void *arg, struct qcow_error *err), void *arg,
+	       struct qcow_error *err)
 {
-	char cmd[200], path[100];
-	int status;
+	struct qcow_write_test test = { .drop = drop };
+	struct qcow_writer_params params = { .keep_bitmaps = true, .test = &test };
+	struct qcow_writer *w = NULL;
+	struct qcow_image *img;
+	int r = qcow_image_open(&img, &m->io, err);
 
-	snprintf(path, sizeof(path), "%s/crash.qcow2", dir);
-	memio_save(m, path);
-	snprintf(cmd, sizeof(cmd), "qemu-img check -q -f qcow2 %s >%s/log 2>&1", path, dir);
-	status = system(cmd);
-	return WEXITSTATUS(status);
+	if (r < 0)
+		return r;
+	r = qcow_writer_create(&w, img, &params, err);
+	if (!r)
+		r = act(w, arg, err);
+	qcow_writer_destroy(w);
+	qcow_image_close(img);
+	return r;
 }
 
 /* ---- crashes ------------------------------------------------------------------------- */
@@ -182,7 +188,7 @@ static bool judge(struct memio *m, size_t k, void *arg)
 	else if (view != j->before && view != j->after)
 		wrong = view == BROKEN ? "unreadable" : "neither old nor new";
 	if (!wrong && j->v->qemu_every && ++j->nr % j->v->qemu_every == 0) {
-		status = verb_qemu_check(m, j->v->dir);
+		status = work_qemu_check(m);
 		if (status && !(status == 3 && j->v->leaks_ok))
 			wrong = "qemu-img check disagrees";
 	}
@@ -223,24 +229,31 @@ void verb_crash(struct memio *m, const struct verb_case *v, unsigned int tries)
 		fail_msg("%s", j.wrong);
 	/* Else the crashes were not where they matter. */
 	assert_true(j.nr_old > 0 && j.nr_new > 0);
-	if (verb_qemu_check(m, v->dir))
+	if (work_qemu_check(m))
 		fail_msg("qemu-img check disagrees with the result");
 }
 
-bool verb_notices(struct memio *m, const struct verb_case *v, uint32_t drop)
+void verb_barriers(const char *commands, const struct verb_case *v,
+		   const enum qcow_barrier *barriers, size_t nr)
 {
 	struct verdict j;
+	struct memio *m;
+	size_t i;
 
-	try_crashes(m, v, drop, 12, &j);
-	return j.wrong[0] != '\0';
+	for (i = 0; i < nr; i++) {
+		m = work_image("%s", commands);
+		try_crashes(m, v, 1u << barriers[i], 12, &j);
+		memio_destroy(m);
+		if (!j.wrong[0])
+			fail_msg("nobody misses %s", qcow_barrier_name(barriers[i]));
+	}
 }
 
 /* ---- faults -------------------------------------------------------------------------- */
 
-static bool fault_at(const char *dir, const char *commands, const struct verb_case *v, long after,
-		     int code)
+static bool fault_at(const char *commands, const struct verb_case *v, long after, int code)
 {
-	struct memio *m = verb_make(dir, commands);
+	struct memio *m = work_image("%s", commands);
 	struct qcow_error err = { 0 };
 	struct imgcheck result;
 	uint64_t before = verb_view(m), view;
@@ -255,14 +268,14 @@ static bool fault_at(const char *dir, const char *commands, const struct verb_ca
 	if (result.corruptions || (result.leaks && !v->leaks_ok))
 		fail_msg("fault %d at %ld: %s, %llu leaks", code, after, result.first,
 			 (unsigned long long)result.leaks);
-	/* A failed flush of the header leaves open which of the two is there. */
-	if (r < 0 && view != before && !strstr(err.text, "HEADER"))
+	/* A failed flush of the header, or after it, leaves open which of the two is there. */
+	if (r < 0 && view != before && !strstr(err.text, "HEADER") && !strstr(err.text, "CLOSE"))
 		fail_msg("fault %d at %ld: not as before, but: %s", code, after, err.text);
 	memio_destroy(m);
 	return r < 0;
 }
 
-void verb_faults(const char *dir, const char *commands, const struct verb_case *v)
+void verb_faults(const char *commands, const struct verb_case *v)
 {
 	static const int codes[] = { EIO, ENOSPC };
 	long after;
@@ -270,6 +283,6 @@ void verb_faults(const char *dir, const char *commands, const struct verb_case *
 
 	view_base = v->base;
 	for (i = 0; i < 2; i++)
-		for (after = 0; fault_at(dir, commands, v, after, codes[i]); after++)
+		for (after = 0; fault_at(commands, v, after, codes[i]); after++)
 			assert_true(after < 2000);
 }

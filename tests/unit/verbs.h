@@ -10,8 +10,10 @@
 
 #include "lib/writer.h"
 #include "memio.h"
+#include "workdir.h"
 
-/* Hash of sizes and contents, of the active state, all snapshots and bitmaps, names included. */
+/* Hash of the backing file's name, of sizes and contents of the active state, snapshots and
+ * bitmaps. */
 uint64_t verb_view(struct memio *m);
 
 struct verb_case {
@@ -20,18 +22,23 @@ struct verb_case {
 	void *arg;
 	bool leaks_ok;		 /* after a crash; never after a success */
 	unsigned int qemu_every; /* that many crashed disks are shown to qemu-img check; 0 = none */
-	const char *dir;	 /* for those */
 	struct qcow_io *base;	 /* raw backing file, or NULL */
 };
 
-/* An image made by shell commands, $1 its path in @dir. */
-struct memio *verb_make(const char *dir, const char *commands);
-/* The two tests; the image in @m is as the verb leaves it after the first. */
+/* For run: opens the image, and a writer that keeps bitmaps; @act is what the verb does. */
+int verb_write(struct memio *m, uint32_t drop,
+	       int (*act)(struct qcow_writer *w, void *arg, struct qcow_error *err), void *arg,
+	       struct qcow_error *err);
+
+/* The image in @m is as the verb leaves it. */
 void verb_crash(struct memio *m, const struct verb_case *v, unsigned int tries);
-void verb_faults(const char *dir, const char *commands, const struct verb_case *v);
-/* True if a crash with these barriers dropped is noticed. */
-bool verb_notices(struct memio *m, const struct verb_case *v, uint32_t drop);
-/* As qemu-img check: exit status. */
-int verb_qemu_check(const struct memio *m, const char *dir);
+/* @commands make the image, as for work_image(). */
+void verb_faults(const char *commands, const struct verb_case *v);
+/* With each one of the barriers dropped, a crash is noticed. */
+void verb_barriers(const char *commands, const struct verb_case *v,
+		   const enum qcow_barrier *barriers, size_t nr);
+
+/* A raw file full of 0x55. */
+struct memio *verb_raw(uint64_t size);
 
 #endif

@@ -75,11 +75,18 @@ void host_chain_close(struct host_chain *hc)
 	free(hc);
 }
 
-static bool same_file(const struct host_layer *a, const struct host_layer *b)
+bool host_same_file(const struct host_layer *a, const struct host_layer *b)
 {
 	if (a->is_bdev != b->is_bdev)
 		return false;
 	return a->is_bdev ? a->rdev == b->rdev : a->dev == b->dev && a->ino == b->ino;
+}
+
+bool host_layer_is(const struct host_layer *l, const struct stat *st)
+{
+	if (l->is_bdev)
+		return S_ISBLK(st->st_mode) && l->rdev == st->st_rdev;
+	return l->dev == st->st_dev && l->ino == st->st_ino;
 }
 
 static int check_loop(const struct host_chain *hc, const struct host_layer *l,
@@ -88,7 +95,7 @@ static int check_loop(const struct host_chain *hc, const struct host_layer *l,
 	size_t i;
 
 	for (i = 0; i < hc->nr; i++)
-		if (same_file(&hc->layer[i], l))
+		if (host_same_file(&hc->layer[i], l))
 			return qcow_fail(err, ELOOP, QCOW_NO_OFF,
 					 "the chain is a loop: layer %zu (%s) is the same file", i,
 					 hc->layer[i].path);

@@ -116,6 +116,11 @@ struct qcow_chain *host_chain_lib(struct host_chain *hc);
 size_t host_chain_nr_layers(const struct host_chain *hc);
 const struct host_layer *host_chain_layer(const struct host_chain *hc, size_t layer);
 
+struct stat;
+/* Whatever the names: the same file, or the same device. */
+bool host_same_file(const struct host_layer *a, const struct host_layer *b);
+bool host_layer_is(const struct host_layer *l, const struct stat *st);
+
 /* The smallest logical block size the kernel may offer: no layer needs a larger one. */
 uint32_t host_chain_sector_size(const struct host_chain *hc);
 

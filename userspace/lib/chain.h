@@ -193,10 +193,19 @@ struct qcow_extent {
 int qcow_chain_extent(struct qcow_chain *chain, uint64_t guest_off, uint64_t len,
 		      struct qcow_extent *ext, struct qcow_scratch *s, struct qcow_error *err);
 
-/*
- * DATA of a raw layer or a data file that is a hole there becomes ZERO, without a place;
- * what is both is cut where that changes.
- */
+/* DATA of a raw layer or a data file that is a hole there becomes ZERO; what is both is cut. */
 void qcow_chain_find_hole(const struct qcow_chain *chain, struct qcow_extent *ext);
+
+/*
+ * For who reads all of a disk: as qcow_chain_extent(), but BROKEN is -EIO, and holes are
+ * found. NULL is a disk that no layer has anything of.
+ */
+int qcow_chain_next(struct qcow_chain *chain, uint64_t guest_off, uint64_t len,
+		    struct qcow_extent *ext, struct qcow_scratch *s, struct qcow_error *err);
+
+static inline bool qcow_extent_is_zero(const struct qcow_extent *ext)
+{
+	return ext->type == QCOW_EXTENT_UNALLOCATED || ext->type == QCOW_EXTENT_ZERO;
+}
 
 #endif

@@ -8,15 +8,13 @@
 
 #include "lib/chain.h"
 #include "lib/error.h"
+#include "lib/watch.h"
 
 struct qcow_compare {
 	struct qcow_chain *a, *b; /* sealed; the shorter one ends in zeros */
 	bool strict;		  /* what is a hole must be one in both */
 	unsigned int nr_threads;
-	/* As in struct qcow_convert. */
-	void (*progress)(void *arg, uint64_t done, uint64_t total);
-	bool (*cancelled)(void *arg);
-	void *arg;
+	struct qcow_watch watch;
 
 	/* Out: the first sector that differs, and whether only in being a hole. */
 	bool differ, only_kind;

@@ -3,13 +3,9 @@
 #ifndef QCOW_LIB_CONVERT_PRIV_H
 #define QCOW_LIB_CONVERT_PRIV_H
 
-#include <pthread.h>
-
 #include "lib/convert.h"
 #include "lib/pack.h"
-
-/* What a step says when nothing is left to do, or another thread failed. */
-#define JOB_DONE 1
+#include "lib/team.h"
 
 enum unit_kind {
 	UNIT_SKIP = 1, /* the backing file has it, or nobody asks */
@@ -35,20 +31,17 @@ struct job {
 	struct worker *workers;
 	unsigned int nr_workers;
 
-	pthread_mutex_t lock; /* of what follows, and of the image */
-	pthread_cond_t turned;
-	struct qcow_scratch *scratch;
+	struct qcow_team team; /* its lock: of what follows, and of the image */
+	struct qcow_concat_scratch *scratch;
 	uint64_t next, done; /* bytes */
 	uint64_t tickets, turn;
-	int r; /* the first failure */
-	struct qcow_error err;
 };
 
 /* A thread and the chunk it is at. */
 struct worker {
 	struct job *j;
-	pthread_t thread;
-	struct qcow_scratch *scratch, *base_scratch;
+	struct qcow_concat_scratch *scratch;
+	struct qcow_scratch *base_scratch;
 	struct qcow_packer *packer;
 	uint8_t *buf, *base, *packed;
 	struct unit *units;
@@ -56,7 +49,7 @@ struct worker {
 	uint64_t off, len;    /* of the chunk */
 	enum unit_kind whole; /* SKIP or ZERO: no bytes, any length; else DATA */
 	uint64_t ticket;
-	struct qcow_error err;
+	struct qcow_error *err; /* of the step it is at */
 };
 
 /* ---- convert.c --------------------------------------------------------------------- */

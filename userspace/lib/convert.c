@@ -10,15 +10,9 @@
 #include "lib/zeros.h"
 
 /* Small enough for a processor's cache, large enough for few system calls. */
-#define CHUNK	    (512u << 10)
-#define MAX_THREADS 64u
+#define CHUNK (512u << 10)
 
 /* ---- reading ----------------------------------------------------------------------- */
-
-static bool is_zero_extent(const struct qcow_extent *e)
-{
-	return e->type == QCOW_EXTENT_UNALLOCATED || e->type == QCOW_EXTENT_ZERO;
-}
 
 /* Does the new image's backing file show the same there? */
 static bool in_base(const struct job *j, const struct qcow_extent *e)
@@ -31,24 +25,12 @@ static bool in_base(const struct job *j, const struct qcow_extent *e)
 	return base && e->depth >= base;
 }
 
-static int next_extent(const struct job *j, uint64_t off, uint64_t len, struct qcow_extent *e,
-		       struct qcow_scratch *s, struct qcow_error *err)
-{
-	int r = qcow_chain_extent(j->c->src, off, len, e, s, err);
-
-	if (!r && e->type == QCOW_EXTENT_BROKEN)
-		return -EIO;
-	if (!r)
-		qcow_chain_find_hole(j->c->src, e);
-	return r;
-}
-
 /* A long stretch of zeros, or of what is left out, is one chunk without bytes. */
 static int take_extent(struct job *j, struct worker *w)
 {
 	uint64_t left = j->c->size - w->off;
 	struct qcow_extent e;
-	int r = next_extent(j, w->off, left, &e, j->scratch, &w->err);
+	int r = qcow_concat_next(&j->c->src, w->off, left, &e, j->scratch, w->err);
 
 	if (r < 0)
 		return r;
@@ -57,7 +39,7 @@ static int take_extent(struct job *j, struct worker *w)
 		return 0;
 	if (in_base(j, &e))
 		w->whole = UNIT_SKIP;
-	else if (is_zero_extent(&e) && !j->c->base && !j->zeros_as_data)
+	else if (qcow_extent_is_zero(&e) && !j->c->base && !j->zeros_as_data)
 		w->whole = w->off >= j->hide_end ? UNIT_SKIP : UNIT_ZERO;
 	if (w->whole == UNIT_DATA)
 		return 0;
@@ -74,10 +56,10 @@ static int take_extent(struct job *j, struct worker *w)
 static int take_stream(struct job *j, struct worker *w)
 {
 	size_t len = j->chunk, pad;
-	int r = j->c->read(j->c->arg, w->buf, &len, &w->err);
+	int r = j->c->read(j->c->arg, w->buf, &len, w->err);
 
 	if (r < 0 || !len)
-		return r < 0 ? r : JOB_DONE;
+		return r < 0 ? r : QCOW_TEAM_DONE;
 	pad = -len & 511;
 	memset(w->buf + len, 0, pad);
 	w->len = len + pad;
@@ -86,21 +68,22 @@ static int take_stream(struct job *j, struct worker *w)
 	return 0;
 }
 
-/* JOB_DONE if nothing is left. */
+/* QCOW_TEAM_DONE if nothing is left. */
 static int take(struct job *j, struct worker *w)
 {
 	int r;
 
-	if (j->r)
-		return JOB_DONE;
-	if (j->c->cancelled && j->c->cancelled(j->c->arg))
-		return qcow_fail(&w->err, ECANCELED, QCOW_NO_OFF, "cancelled");
+	if (j->team.r)
+		return QCOW_TEAM_DONE;
+	r = qcow_watch_cancelled(&j->c->watch, w->err);
+	if (r < 0)
+		return r;
 	w->off = j->next;
 	if (j->c->read) {
 		r = take_stream(j, w);
 	} else {
 		if (j->next >= j->c->size)
-			return JOB_DONE;
+			return QCOW_TEAM_DONE;
 		w->len = j->chunk < j->c->size - w->off ? j->chunk : j->c->size - w->off;
 		r = take_extent(j, w);
 	}
@@ -125,7 +108,8 @@ static int find_above(struct worker *w)
 	if (!j->c->base_depth)
 		return 0;
 	for (pos = 0; pos < w->len && !r; pos += e.len) {
-		r = next_extent(j, w->off + pos, w->len - pos, &e, w->scratch, &w->err);
+		r = qcow_concat_next(&j->c->src, w->off + pos, w->len - pos, &e, w->scratch,
+				     w->err);
 		if (r < 0 || in_base(j, &e))
 			continue;
 		for (u = pos / j->unit; u * j->unit < pos + e.len; u++)
@@ -136,18 +120,19 @@ static int find_above(struct worker *w)
 
 static int read_range(struct worker *w, uint64_t pos, uint64_t end)
 {
+	const struct qcow_concat *src = &w->j->c->src;
 	struct qcow_extent e;
 	int r = 0;
 
 	for (; pos < end && !r; pos += e.len) {
-		r = next_extent(w->j, w->off + pos, end - pos, &e, w->scratch, &w->err);
+		r = qcow_concat_next(src, w->off + pos, end - pos, &e, w->scratch, w->err);
 		if (r < 0)
 			return r;
-		if (is_zero_extent(&e))
+		if (qcow_extent_is_zero(&e))
 			memset(w->buf + pos, 0, e.len);
 		else
-			r = qcow_chain_read(w->j->c->src, w->off + pos, w->buf + pos, e.len,
-					    w->scratch, &w->err);
+			r = qcow_concat_read(src, w->off + pos, w->buf + pos, e.len, w->scratch,
+					     w->err);
 	}
 	return r;
 }
@@ -183,7 +168,7 @@ static int load(struct worker *w)
 	}
 	if (!r && w->j->c->base)
 		r = qcow_chain_read(w->j->c->base, w->off, w->base, w->len, w->base_scratch,
-				    &w->err);
+				    w->err);
 	return r;
 }
 
@@ -252,37 +237,40 @@ static int prepare(struct worker *w)
 
 static void wait_turn(struct job *j, const struct worker *w)
 {
-	while (j->turn != w->ticket && !j->r)
-		pthread_cond_wait(&j->turned, &j->lock);
+	while (j->turn != w->ticket && !j->team.r)
+		pthread_cond_wait(&j->team.changed, &j->team.lock);
 }
 
 static int take_turn(struct job *j, struct worker *w)
 {
 	int r = 0;
 
-	pthread_mutex_lock(&j->lock);
+	pthread_mutex_lock(&j->team.lock);
 	if (j->ordered)
 		wait_turn(j, w);
-	if (j->r)
-		r = JOB_DONE;
+	if (j->team.r)
+		r = QCOW_TEAM_DONE;
 	else if (j->ordered)
 		r = job_place(w);
 	j->turn++;
 	j->done += w->len;
-	if (!r && j->c->progress)
-		j->c->progress(j->c->arg, j->done, j->c->read ? 0 : j->c->size);
-	pthread_cond_broadcast(&j->turned);
-	pthread_mutex_unlock(&j->lock);
+	if (!r)
+		qcow_watch_at(&j->c->watch, j->done, j->c->read ? 0 : j->c->size);
+	pthread_cond_broadcast(&j->team.changed);
+	pthread_mutex_unlock(&j->team.lock);
 	return r;
 }
 
-static int one_chunk(struct job *j, struct worker *w)
+static int one_chunk(void *arg, struct qcow_error *err)
 {
+	struct worker *w = arg;
+	struct job *j = w->j;
 	int r;
 
-	pthread_mutex_lock(&j->lock);
+	w->err = err;
+	pthread_mutex_lock(&j->team.lock);
 	r = take(j, w);
-	pthread_mutex_unlock(&j->lock);
+	pthread_mutex_unlock(&j->team.lock);
 	if (!r)
 		r = prepare(w);
 	if (!r)
@@ -290,31 +278,11 @@ static int one_chunk(struct job *j, struct worker *w)
 	return r ? r : job_store(w);
 }
 
-static void *work(void *arg)
-{
-	struct worker *w = arg;
-	struct job *j = w->j;
-	int r = 0;
-
-	while (!r)
-		r = one_chunk(j, w);
-	if (r == JOB_DONE)
-		return NULL;
-	pthread_mutex_lock(&j->lock);
-	if (!j->r) {
-		j->r = r;
-		j->err = w->err;
-	}
-	pthread_cond_broadcast(&j->turned);
-	pthread_mutex_unlock(&j->lock);
-	return NULL;
-}
-
 /* ---- beginning and end ------------------------------------------------------------- */
 
 static void worker_exit(struct worker *w)
 {
-	qcow_scratch_destroy(w->scratch);
+	qcow_concat_scratch_destroy(w->scratch);
 	qcow_scratch_destroy(w->base_scratch);
 	qcow_packer_destroy(w->packer);
 	free(w->buf);
@@ -329,10 +297,11 @@ static int worker_init(struct worker *w, struct job *j)
 	int r = 0;
 
 	w->j = j;
-	if (c->src)
-		r = qcow_scratch_create(&w->scratch, c->src, &w->err);
+	w->err = &j->team.err;
+	if (!c->read)
+		r = qcow_concat_scratch_create(&w->scratch, &c->src, w->err);
 	if (!r && c->base)
-		r = qcow_scratch_create(&w->base_scratch, c->base, &w->err);
+		r = qcow_scratch_create(&w->base_scratch, c->base, w->err);
 	if (r < 0)
 		return r;
 	w->buf = aligned_alloc(4096, j->buf_size);
@@ -344,22 +313,8 @@ static int worker_init(struct worker *w, struct job *j)
 	}
 	if (!w->buf || !w->units || (c->base && !w->base) ||
 	    (c->compress && (!w->packer || !w->packed)))
-		return qcow_fail(&w->err, ENOMEM, QCOW_NO_OFF, "no memory for a thread's buffers");
+		return qcow_fail(w->err, ENOMEM, QCOW_NO_OFF, "no memory for a thread's buffers");
 	return 0;
-}
-
-static void run(struct job *j)
-{
-	unsigned int i, started;
-
-	for (started = 0; started < j->nr_workers; started++)
-		if (pthread_create(&j->workers[started].thread, NULL, work, &j->workers[started]))
-			break;
-	/* Without any other thread this one does it all. */
-	if (!started)
-		work(&j->workers[0]);
-	for (i = 0; i < started; i++)
-		pthread_join(j->workers[i].thread, NULL);
 }
 
 static void plan(struct job *j)
@@ -367,14 +322,18 @@ static void plan(struct job *j)
 	struct qcow_convert *c = j->c;
 	const struct qcow_header *h = c->image ? qcow_builder_header(c->image) : NULL;
 
-	j->unit = h ? qcow_cluster_size(h) : c->min_sparse ? c->min_sparse : 4096;
+	j->unit = c->min_sparse ? c->min_sparse : 4096;
+	if (h)
+		j->unit = qcow_cluster_size(h);
+	else if (c->into)
+		j->unit = qcow_into_unit(c->into);
 	j->chunk = j->unit < CHUNK ? CHUNK / j->unit * j->unit : j->unit;
 	j->buf_size = (j->chunk + 4095) & ~(size_t)4095;
-	j->ordered = c->image || c->write;
+	j->ordered = c->image || c->into || c->write;
 	j->zeros_as_data = !c->min_sparse || (h && h->has_backing && h->version < 3);
 	j->subclusters = h && qcow_has_extl2(h) && !j->zeros_as_data;
 	j->hide_end = h && h->has_backing ? c->base_size : UINT64_MAX;
-	j->nr_workers = c->nr_threads < MAX_THREADS ? c->nr_threads : MAX_THREADS;
+	j->nr_workers = c->nr_threads < QCOW_TEAM_MAX ? c->nr_threads : QCOW_TEAM_MAX;
 	if (!j->nr_workers)
 		j->nr_workers = 1;
 }
@@ -384,18 +343,15 @@ static int setup(struct job *j)
 	unsigned int i;
 	int r = 0;
 
-	if (j->c->src) {
-		j->c->size = qcow_chain_size(j->c->src);
-		r = qcow_scratch_create(&j->scratch, j->c->src, &j->err);
+	if (!j->c->read) {
+		j->c->size = qcow_concat_size(&j->c->src);
+		r = qcow_concat_scratch_create(&j->scratch, &j->c->src, &j->team.err);
 	}
 	j->workers = calloc(j->nr_workers, sizeof(*j->workers));
 	if (!r && !j->workers)
-		r = qcow_fail(&j->err, ENOMEM, QCOW_NO_OFF, "out of memory");
-	for (i = 0; i < j->nr_workers && !r; i++) {
+		r = qcow_fail(&j->team.err, ENOMEM, QCOW_NO_OFF, "out of memory");
+	for (i = 0; i < j->nr_workers && !r; i++)
 		r = worker_init(&j->workers[i], j);
-		if (r < 0)
-			j->err = j->workers[i].err;
-	}
 	return r;
 }
 
@@ -403,20 +359,19 @@ int qcow_convert(struct qcow_convert *c, struct qcow_error *err)
 {
 	struct job j = { .c = c };
 	unsigned int i;
+	int r;
 
-	pthread_mutex_init(&j.lock, NULL);
-	pthread_cond_init(&j.turned, NULL);
+	qcow_team_init(&j.team);
 	plan(&j);
-	j.r = setup(&j);
-	if (!j.r)
-		run(&j);
+	r = setup(&j);
+	if (!r)
+		r = qcow_team_run(&j.team, j.workers, sizeof(*j.workers), j.nr_workers, one_chunk);
 	for (i = 0; j.workers && i < j.nr_workers; i++)
 		worker_exit(&j.workers[i]);
 	free(j.workers);
-	qcow_scratch_destroy(j.scratch);
-	pthread_cond_destroy(&j.turned);
-	pthread_mutex_destroy(&j.lock);
-	if (j.r < 0 && err)
-		*err = j.err;
-	return j.r;
+	qcow_concat_scratch_destroy(j.scratch);
+	if (r < 0 && err)
+		*err = j.team.err;
+	qcow_team_exit(&j.team);
+	return r;
 }

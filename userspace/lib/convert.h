@@ -15,18 +15,24 @@
 
 #include "lib/builder.h"
 #include "lib/chain.h"
+#include "lib/concat.h"
 #include "lib/error.h"
+#include "lib/into.h"
 #include "lib/io.h"
+#include "lib/watch.h"
 
 struct qcow_convert {
-	/* From: a sealed chain, or a stream: in *@len the room, out the bytes, 0 at its end. */
-	struct qcow_chain *src;
+	/* From: disks, or a stream: in *@len the room, out the bytes, 0 at its end. */
+	struct qcow_concat src;
 	int (*read)(void *arg, void *buf, size_t *len, struct qcow_error *err);
 
-	/* To: an image, its data to @io; without @image @io is a raw disk; or a stream. */
+	/* To: a new image, its data to @io; one that is there; else @io is a raw disk; or a stream.
+	 */
 	struct qcow_builder *image;
+	struct qcow_into *into;
 	struct qcow_io *io;
 	int (*write)(void *arg, const void *buf, size_t len, struct qcow_error *err);
+	void *arg; /* of read and write */
 
 	bool blank; /* what is not written to the raw disk reads as zeros */
 	bool compress;
@@ -35,17 +41,14 @@ struct qcow_convert {
 
 	/*
 	 * The new image's backing file: what is equal in both is left to it. If it is a layer
-	 * of @src, its depth there says what is equal; else @base, which is read.
+	 * of @src, one disk, its depth there says what is equal; else @base, which is read.
 	 */
 	uint32_t base_depth;	 /* 0 = not in @src */
 	struct qcow_chain *base; /* NULL = none, or in @src */
 	uint64_t base_size;	 /* bytes; past it there is nothing to hide */
 
 	unsigned int nr_threads;
-	/* Called by any thread, one at a time, by rising @done; @total 0 = not known. */
-	void (*progress)(void *arg, uint64_t done, uint64_t total);
-	bool (*cancelled)(void *arg);
-	void *arg;
+	struct qcow_watch watch;
 
 	uint64_t size; /* out: bytes of the disk, a multiple of 512 */
 };

@@ -9,6 +9,7 @@
 
 #include "lib/chain.h"
 #include "lib/error.h"
+#include "lib/watch.h"
 #include "lib/writer.h"
 
 struct qcow_fold {
@@ -17,9 +18,7 @@ struct qcow_fold {
 	/* The base: a raw disk, or a chain made writable (its io and data file can write). */
 	struct qcow_io *raw;
 	struct qcow_chain *base;
-	void (*progress)(void *arg, uint64_t done, uint64_t total);
-	bool (*cancelled)(void *arg);
-	void *arg;
+	struct qcow_watch watch;
 };
 
 /* The base must be at least as large as the image. Durable when it returns 0. */

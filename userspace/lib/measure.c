@@ -54,13 +54,10 @@ static int count_data(const struct qcow_create_params *p, struct qcow_chain *src
 
 	*bytes = 0;
 	for (off = 0; off < size && !r; off += e.len) {
-		r = qcow_chain_extent(src, off, size - off, &e, s, err);
-		if (!r && e.type == QCOW_EXTENT_BROKEN)
-			r = -EIO;
+		r = qcow_chain_next(src, off, size - off, &e, s, err);
 		if (r < 0)
 			break;
-		qcow_chain_find_hole(src, &e);
-		if (e.type != QCOW_EXTENT_DATA && e.type != QCOW_EXTENT_COMPRESSED)
+		if (qcow_extent_is_zero(&e))
 			continue;
 		end = round_up(off + e.len, cluster);
 		if (counted < off / cluster * cluster)

@@ -20,7 +20,7 @@ static int place_data(struct worker *w, size_t first, size_t end)
 		for (i = 0; i < n; i++)
 			alloc[i] = w->units[u + i].alloc;
 		r = qcow_builder_place(j->c->image, w->off + u * j->unit, n,
-				       j->subclusters ? alloc : NULL, &host, &w->err);
+				       j->subclusters ? alloc : NULL, &host, w->err);
 		for (i = 0; i < n; i++)
 			w->units[u + i].host_off = host + i * j->unit;
 	}
@@ -34,7 +34,7 @@ static int place_packed(struct worker *w, size_t first, size_t end)
 
 	for (u = first; u < end && !r; u++)
 		r = qcow_builder_pack(w->j->c->image, w->off + u * unit, w->packed + u * unit,
-				      w->units[u].packed_len, &w->err);
+				      w->units[u].packed_len, w->err);
 	return r;
 }
 
@@ -49,7 +49,7 @@ static int place_run(struct worker *w, size_t first, size_t end, enum unit_kind 
 		return place_packed(w, first, end);
 	case UNIT_ZERO:
 		return qcow_builder_zero(j->c->image, w->off + first * j->unit, end - first,
-					 &w->err);
+					 w->err);
 	case UNIT_SKIP:
 		break;
 	}
@@ -63,7 +63,7 @@ static int place_in_image(struct worker *w)
 	int r = 0;
 
 	if (w->j->c->read)
-		r = qcow_builder_resize(w->j->c->image, w->off + w->len, &w->err);
+		r = qcow_builder_resize(w->j->c->image, w->off + w->len, w->err);
 	if (!r && w->whole != UNIT_DATA)
 		return place_run(w, 0, w->nr_units, w->whole);
 	for (u = 0; u < w->nr_units && !r; u = end) {
@@ -92,7 +92,30 @@ static int store_in_image(struct worker *w)
 			end++;
 		len = exact ? unit_pos(w, end) - unit_pos(w, u) : (end - u) * j->unit;
 		r = qcow_io_pwrite(j->c->io, w->buf + u * j->unit, len, w->units[u].host_off,
-				   &w->err);
+				   w->err);
+	}
+	return r;
+}
+
+/* ---- an image that is there --------------------------------------------------------- */
+
+/* Where a cluster may go only its metadata says: it is written when it is placed. */
+static int put_into(struct worker *w)
+{
+	struct qcow_into *into = w->j->c->into;
+	uint64_t pos;
+	size_t u;
+	int r = 0;
+
+	if (w->whole != UNIT_DATA)
+		return qcow_into_zero(into, w->off, w->len, w->err);
+	for (u = 0; u < w->nr_units && !r; u++) {
+		pos = unit_pos(w, u);
+		if (w->units[u].kind == UNIT_ZERO)
+			r = qcow_into_zero(into, w->off + pos, unit_pos(w, u + 1) - pos, w->err);
+		else
+			r = qcow_into_put(into, w->off + pos, w->buf + pos,
+					  unit_pos(w, u + 1) - pos, w->err);
 	}
 	return r;
 }
@@ -108,7 +131,7 @@ static int write_zeros(struct worker *w, uint64_t off, uint64_t len)
 	for (; len && !r; len -= n, off += n) {
 		n = len < j->chunk ? len : j->chunk;
 		memset(w->buf, 0, n);
-		r = qcow_io_pwrite(j->c->io, w->buf, n, off, &w->err);
+		r = qcow_io_pwrite(j->c->io, w->buf, n, off, w->err);
 	}
 	return r;
 }
@@ -120,7 +143,7 @@ static int clear_disk(struct worker *w, uint64_t off, uint64_t len)
 
 	if (w->j->c->blank)
 		return 0;
-	r = qcow_io_zero(w->j->c->io, off, len, &w->err);
+	r = qcow_io_zero(w->j->c->io, off, len, w->err);
 	return r == -EOPNOTSUPP ? write_zeros(w, off, len) : r;
 }
 
@@ -140,7 +163,7 @@ static int store_runs(struct worker *w, enum unit_kind which)
 		if (kind == UNIT_ZERO)
 			r = clear_disk(w, w->off + pos, len);
 		else
-			r = qcow_io_pwrite(w->j->c->io, w->buf + pos, len, w->off + pos, &w->err);
+			r = qcow_io_pwrite(w->j->c->io, w->buf + pos, len, w->off + pos, w->err);
 	}
 	return r;
 }
@@ -165,7 +188,7 @@ static int write_stream(struct worker *w)
 		memset(w->buf, 0, j->chunk);
 	for (done = 0; done < w->len && !r; done += n) {
 		n = w->len - done < j->chunk ? w->len - done : j->chunk;
-		r = j->c->write(j->c->arg, w->buf, n, &w->err);
+		r = j->c->write(j->c->arg, w->buf, n, w->err);
 	}
 	return r;
 }
@@ -174,6 +197,8 @@ static int write_stream(struct worker *w)
 
 int job_place(struct worker *w)
 {
+	if (w->j->c->into)
+		return put_into(w);
 	return w->j->c->image ? place_in_image(w) : write_stream(w);
 }
 
@@ -181,7 +206,7 @@ int job_store(struct worker *w)
 {
 	struct job *j = w->j;
 
-	if (j->c->write)
+	if (j->c->write || j->c->into)
 		return 0;
 	if (j->c->image)
 		return w->whole == UNIT_DATA ? store_in_image(w) : 0;

@@ -20,30 +20,6 @@ struct rebase {
 	struct qcow_error *err;
 };
 
-static int next_extent(struct qcow_chain *c, uint64_t off, uint64_t len, struct qcow_extent *e,
-		       struct qcow_scratch *s, struct qcow_error *err)
-{
-	int r;
-
-	if (!c) {
-		*e = (struct qcow_extent){ .guest_off = off,
-					   .len = len,
-					   .type = QCOW_EXTENT_UNALLOCATED };
-		return 0;
-	}
-	r = qcow_chain_extent(c, off, len, e, s, err);
-	if (!r && e->type == QCOW_EXTENT_BROKEN)
-		return -EIO;
-	if (!r)
-		qcow_chain_find_hole(c, e);
-	return r;
-}
-
-static bool is_zero_extent(const struct qcow_extent *e)
-{
-	return e->type == QCOW_EXTENT_UNALLOCATED || e->type == QCOW_EXTENT_ZERO;
-}
-
 /* The image's own, whatever lies below. What it does not have and nobody has is not. */
 static bool is_own(const struct qcow_extent *e)
 {
@@ -55,7 +31,7 @@ static int skip(struct rebase *z, uint64_t off, uint64_t *len)
 {
 	struct qcow_extent old, new;
 	bool equal;
-	int r = next_extent(z->p->old, off, z->size - off, &old, z->so, z->err);
+	int r = qcow_chain_next(z->p->old, off, z->size - off, &old, z->so, z->err);
 
 	*len = 0;
 	if (r < 0)
@@ -64,10 +40,10 @@ static int skip(struct rebase *z, uint64_t off, uint64_t *len)
 		*len = old.len;
 		return 0;
 	}
-	r = next_extent(z->p->new, off, old.len, &new, z->sn, z->err);
+	r = qcow_chain_next(z->p->new, off, old.len, &new, z->sn, z->err);
 	if (r < 0)
 		return r;
-	equal = is_zero_extent(&old) && is_zero_extent(&new);
+	equal = qcow_extent_is_zero(&old) && qcow_extent_is_zero(&new);
 	if (!equal && old.type == QCOW_EXTENT_DATA && new.type == QCOW_EXTENT_DATA && z->p->same)
 		equal = z->p->same(z->p->arg, &old, &new);
 	*len = equal ? new.len : 0;
@@ -86,7 +62,7 @@ static int differs(struct rebase *z, uint64_t off, uint64_t len, bool *differ)
 		r = qcow_chain_read(z->p->new, off, z->b, len, z->sn, z->err);
 	*differ = false;
 	for (pos = 0; pos < len && !r; pos += e.len) {
-		r = next_extent(z->p->old, off + pos, len - pos, &e, z->so, z->err);
+		r = qcow_chain_next(z->p->old, off + pos, len - pos, &e, z->so, z->err);
 		if (!r && !is_own(&e))
 			*differ |= memcmp(z->a + pos, z->b + pos, e.len) != 0;
 	}
@@ -109,22 +85,24 @@ static int one_cluster(struct rebase *z, uint64_t off)
 
 static int copy(struct rebase *z)
 {
-	uint64_t off, end, len;
+	uint64_t off, end, len = 0;
 	int r = 0;
 
 	for (off = 0; off < z->size && !r; off = end) {
-		if (z->p->cancelled && z->p->cancelled(z->p->arg))
-			return qcow_fail(z->err, ECANCELED, QCOW_NO_OFF, "cancelled");
-		r = skip(z, off, &len);
+		r = qcow_watch_cancelled(&z->p->watch, z->err);
+		if (!r)
+			r = skip(z, off, &len);
+		if (r < 0)
+			return r;
 		end = off + len;
 		if (end < z->size)
 			end &= ~(z->cluster - 1);
-		if (!r && end <= off) {
+		if (end <= off) {
 			r = one_cluster(z, off);
 			end = off + z->cluster;
 		}
-		if (!r && z->p->progress)
-			z->p->progress(z->p->arg, end < z->size ? end : z->size, z->size);
+		if (!r)
+			qcow_watch_at(&z->p->watch, end < z->size ? end : z->size, z->size);
 	}
 	return r;
 }

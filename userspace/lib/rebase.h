@@ -9,6 +9,7 @@
 
 #include "lib/chain.h"
 #include "lib/error.h"
+#include "lib/watch.h"
 #include "lib/writer.h"
 
 struct qcow_rebase {
@@ -22,9 +23,8 @@ struct qcow_rebase {
 	 * read? The layers of the two chains are the caller's. NULL: nobody knows.
 	 */
 	bool (*same)(void *arg, const struct qcow_extent *old, const struct qcow_extent *new);
-	void (*progress)(void *arg, uint64_t done, uint64_t total);
-	bool (*cancelled)(void *arg); /* before the name is changed: then nothing has */
-	void *arg;
+	void *arg;		 /* of same */
+	struct qcow_watch watch; /* cancelled before the name is changed: then nothing has */
 };
 
 /* The writer is then only good for destroy. -ENOSPC: no room for data, or in the header for the

@@ -360,8 +360,25 @@ void qcow_chain_find_hole(const struct qcow_chain *c, struct qcow_extent *e)
 	if (e->type != QCOW_EXTENT_DATA || c->layers[e->layer].kind == QCOW_LAYER_QCOW2)
 		return;
 	qcow_io_hole(c->layers[e->layer].io, e->host_off, &e->len, &is_hole);
-	if (!is_hole)
-		return;
-	e->type = QCOW_EXTENT_ZERO;
-	e->has_host_off = false;
+	if (is_hole)
+		e->type = QCOW_EXTENT_ZERO;
+}
+
+int qcow_chain_next(struct qcow_chain *c, uint64_t guest_off, uint64_t len, struct qcow_extent *e,
+		    struct qcow_scratch *s, struct qcow_error *err)
+{
+	int r;
+
+	if (!c) {
+		*e = (struct qcow_extent){ .guest_off = guest_off,
+					   .len = len,
+					   .type = QCOW_EXTENT_UNALLOCATED };
+		return 0;
+	}
+	r = qcow_chain_extent(c, guest_off, len, e, s, err);
+	if (!r && e->type == QCOW_EXTENT_BROKEN)
+		return -EIO;
+	if (!r)
+		qcow_chain_find_hole(c, e);
+	return r;
 }

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /* qcow bitmap IMAGE [NAME]: persistent bitmaps, with the options of qemu-img bitmap. */
 #include <errno.h>
-#include <getopt.h>
 #include <inttypes.h>
 #include <json.h>
 #include <stdio.h>
@@ -14,6 +13,7 @@
 #include "tools/imagefile.h"
 #include "tools/info.h"
 #include "tools/size.h"
+#include "tools/verb.h"
 
 static const char usage_text[] =
 	"Usage: qcow bitmap IMAGE [--list]\n"
@@ -40,9 +40,6 @@ static const char usage_text[] =
 enum {
 	OPT_STEP = 256, /* and enum qcow_bitmap_do */
 	OPT_LIST = OPT_STEP + 16,
-	OPT_JSON,
-	OPT_OUTPUT,
-	OPT_HELP
 };
 
 static const struct option options[] = {
@@ -57,11 +54,9 @@ static const struct option options[] = {
 	{ "source-file", required_argument, NULL, 'b' },
 	{ "source-format", required_argument, NULL, 'F' },
 	{ "format", required_argument, NULL, 'f' },
-	{ "json", no_argument, NULL, OPT_JSON },
-	{ "output", required_argument, NULL, OPT_OUTPUT },
+	VERB_JSON_OPTIONS,
 	{ "force-share", no_argument, NULL, 'U' },
-	{ "help", no_argument, NULL, OPT_HELP },
-	{ NULL, 0, NULL, 0 },
+	VERB_END_OPTIONS,
 };
 
 struct request {
@@ -71,12 +66,6 @@ struct request {
 	const char *path, *name, *source_file;
 	bool list, json, share, adds, merges;
 };
-
-static int wrong(const char *what, const char *arg)
-{
-	fprintf(stderr, "qcow: %s, not '%s'\n", what, arg);
-	return -EINVAL;
-}
 
 static int add_step(struct request *q, enum qcow_bitmap_do what)
 {
@@ -90,24 +79,10 @@ static int add_step(struct request *q, enum qcow_bitmap_do what)
 	return 0;
 }
 
-static int parse_granularity(struct request *q, const char *arg)
+static int take(void *request, int opt)
 {
-	uint64_t n;
+	struct request *q = request;
 
-	if (size_parse(arg, &n) < 0 || !n || n & (n - 1))
-		return wrong("--granularity is a power of two from 512 to 2G", arg);
-	q->granularity_bits = (uint32_t)__builtin_ctzll(n);
-	return 0;
-}
-
-static int parse_output(struct request *q, const char *arg)
-{
-	q->json = !strcmp(arg, "json");
-	return q->json || !strcmp(arg, "human") ? 0 : wrong("--output is human or json", arg);
-}
-
-static int parse_one(struct request *q, int opt)
-{
 	if (opt >= OPT_STEP && opt < OPT_LIST)
 		return add_step(q, (enum qcow_bitmap_do)(opt - OPT_STEP));
 	switch (opt) {
@@ -115,25 +90,26 @@ static int parse_one(struct request *q, int opt)
 		q->list = true;
 		return 0;
 	case 'g':
-		return parse_granularity(q, optarg);
+		if (size_parse_power(optarg, &q->granularity_bits))
+			return verb_complain("--granularity", optarg);
+		return 0;
 	case 'b':
 		q->source_file = optarg;
 		return 0;
 	case 'F':
 	case 'f':
-		return strcmp(optarg, "qcow2") ? wrong("only qcow2 images have bitmaps", optarg)
-					       : 0;
-	case OPT_JSON:
-		q->json = true;
-		return 0;
-	case OPT_OUTPUT:
-		return parse_output(q, optarg);
+		return verb_take_qcow2(optarg);
+	case VERB_JSON:
+	case VERB_OUTPUT:
+		return verb_take_output(opt, &q->json);
 	case 'U':
 		q->share = true;
 		return 0;
 	}
 	return -EINVAL;
 }
+
+static const struct verb verb = { usage_text, "g:b:F:f:U", options, take, 1, 2, 0 };
 
 /* ---- list ---------------------------------------------------------------------------- */
 
@@ -166,10 +142,10 @@ static int print_list(const struct request *q, const struct qcow_image *img, str
 	}
 	array = json_object_new_array();
 	r = info_add_bitmaps(array, qcow_image_io(img), h, err);
-	if (!r)
-		puts(json_object_to_json_string_ext(array, JSON_C_TO_STRING_PRETTY |
-								   JSON_C_TO_STRING_NOSLASHESCAPE));
-	json_object_put(array);
+	if (r < 0)
+		json_object_put(array);
+	else
+		verb_print_json(array);
 	return r;
 }
 
@@ -240,7 +216,7 @@ static int check_usage(const struct request *q, int nr_words)
 	const char *why = NULL;
 
 	if (nr_words != (lists ? 1 : 2) || (q->list && q->nr))
-		fputs(usage_text, stderr);
+		verb_usage(&verb);
 	else if (q->granularity_bits && !q->adds)
 		why = "--granularity is for --add";
 	else if (q->source_file && !q->merges)
@@ -256,22 +232,14 @@ int cmd_bitmap(int argc, char **argv)
 {
 	struct qcow_error err = { 0 };
 	struct request q = { 0 };
-	int opt, r;
+	int status = verb_parse(&verb, argc, argv, &q), r;
 
-	while ((opt = getopt_long(argc, argv, "g:b:F:f:U", options, NULL)) != -1) {
-		if (opt == OPT_HELP) {
-			fputs(usage_text, stdout);
-			return 0;
-		}
-		if (parse_one(&q, opt))
-			return 1;
-	}
+	if (status >= 0)
+		return status;
 	if (check_usage(&q, argc - optind))
 		return 1;
 	q.path = argv[optind];
 	q.name = argv[optind + 1];
 	r = q.nr ? change(&q, &err) : list(&q, &err);
-	if (r < 0)
-		fprintf(stderr, "qcow: %s: %s\n", q.path, err.text);
-	return r < 0 ? 1 : 0;
+	return verb_report(q.path, r, &err);
 }

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /* qcow check IMAGE: damage and leaks, in the words, fields and exit codes of qemu-img check. */
 #include <errno.h>
-#include <getopt.h>
 #include <inttypes.h>
 #include <json.h>
 #include <stdio.h>
@@ -11,6 +10,7 @@
 #include "lib/check.h"
 #include "tools/cmd.h"
 #include "tools/imagefile.h"
+#include "tools/verb.h"
 
 static const char usage_text[] =
 	"Usage: qcow check IMAGE [-r leaks|all] [--data] [--json] [OPTION]...\n"
@@ -34,22 +34,17 @@ enum {
 	EXIT_LEAKS = 3,
 	EXIT_UNSUPPORTED = 63,
 	OPT_DATA = 256,
-	OPT_JSON,
-	OPT_OUTPUT,
-	OPT_HELP,
 };
 
 static const struct option options[] = {
 	{ "repair", required_argument, NULL, 'r' },
 	{ "data", no_argument, NULL, OPT_DATA },
-	{ "json", no_argument, NULL, OPT_JSON },
-	{ "output", required_argument, NULL, OPT_OUTPUT },
+	VERB_JSON_OPTIONS,
 	{ "format", required_argument, NULL, 'f' },
 	{ "quiet", no_argument, NULL, 'q' },
 	{ "progress", no_argument, NULL, 'p' },
 	{ "force-share", no_argument, NULL, 'U' },
-	{ "help", no_argument, NULL, OPT_HELP },
-	{ NULL, 0, NULL, 0 },
+	VERB_END_OPTIONS,
 };
 
 struct request {
@@ -58,42 +53,28 @@ struct request {
 	bool data, json, quiet, progress, share, raw;
 };
 
-static int wrong(const char *what, const char *arg)
+static int take_repair(struct request *q, const char *arg)
 {
-	fprintf(stderr, "qcow: %s, not '%s'\n", what, arg);
-	return -EINVAL;
+	static const char *const words[] = { "leaks", "all", NULL };
+	int i = verb_pick(arg, words);
+
+	q->repair = i ? QCOW_REPAIR_ALL : QCOW_REPAIR_LEAKS;
+	return i < 0 ? verb_complain("--repair", arg) : 0;
 }
 
-static int parse_repair(struct request *q, const char *arg)
+static int take(void *request, int opt)
 {
-	if (!strcmp(arg, "leaks"))
-		q->repair = QCOW_REPAIR_LEAKS;
-	else if (!strcmp(arg, "all"))
-		q->repair = QCOW_REPAIR_ALL;
-	else
-		return wrong("--repair is leaks or all", arg);
-	return 0;
-}
+	struct request *q = request;
 
-static int parse_output(struct request *q, const char *arg)
-{
-	q->json = !strcmp(arg, "json");
-	return q->json || !strcmp(arg, "human") ? 0 : wrong("--output is human or json", arg);
-}
-
-static int parse_one(struct request *q, int opt)
-{
 	switch (opt) {
 	case 'r':
-		return parse_repair(q, optarg);
+		return take_repair(q, optarg);
 	case OPT_DATA:
 		q->data = true;
 		return 0;
-	case OPT_JSON:
-		q->json = true;
-		return 0;
-	case OPT_OUTPUT:
-		return parse_output(q, optarg);
+	case VERB_JSON:
+	case VERB_OUTPUT:
+		return verb_take_output(opt, &q->json);
 	case 'f':
 		q->raw = strcmp(optarg, "qcow2") != 0;
 		return 0;
@@ -109,6 +90,8 @@ static int parse_one(struct request *q, int opt)
 	}
 	return -EINVAL;
 }
+
+static const struct verb verb = { usage_text, "r:f:qpU", options, take, 1, 1, 0 };
 
 static void report(void *arg, const char *text)
 {
@@ -149,9 +132,7 @@ static void print_json(const struct request *q, const struct qcow_check_result *
 	add(o, "compressed-clusters", r->compressed, false);
 	json_object_object_add(o, "filename", json_object_new_string(q->path));
 	json_object_object_add(o, "format", json_object_new_string("qcow2"));
-	puts(json_object_to_json_string_ext(o, JSON_C_TO_STRING_PRETTY |
-						       JSON_C_TO_STRING_NOSLASHESCAPE));
-	json_object_put(o);
+	verb_print_json(o);
 }
 
 static void print_shares(const struct qcow_check_result *r)
@@ -224,20 +205,10 @@ static int check(struct request *q)
 int cmd_check(int argc, char **argv)
 {
 	struct request q = { 0 };
-	int opt;
+	int status = verb_parse(&verb, argc, argv, &q);
 
-	while ((opt = getopt_long(argc, argv, "r:f:qpU", options, NULL)) != -1) {
-		if (opt == OPT_HELP) {
-			fputs(usage_text, stdout);
-			return EXIT_SOUND;
-		}
-		if (parse_one(&q, opt))
-			return EXIT_FAILED;
-	}
-	if (argc - optind != 1) {
-		fputs(usage_text, stderr);
-		return EXIT_FAILED;
-	}
+	if (status >= 0)
+		return status;
 	if (q.raw) {
 		fputs("qcow: only qcow2 images can be checked\n", stderr);
 		return EXIT_UNSUPPORTED;

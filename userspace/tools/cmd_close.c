@@ -2,9 +2,9 @@
 /* qcow close NAME [--deferred|--force] */
 #include "tools/cmd.h"
 #include "tools/device.h"
+#include "tools/verb.h"
 
 #include <errno.h>
-#include <getopt.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -19,14 +19,12 @@ static const char usage_text[] =
 enum {
 	OPT_DEFERRED = 256,
 	OPT_FORCE,
-	OPT_HELP
 };
 
 static const struct option options[] = {
 	{ "deferred", no_argument, NULL, OPT_DEFERRED },
 	{ "force", no_argument, NULL, OPT_FORCE },
-	{ "help", no_argument, NULL, OPT_HELP },
-	{ NULL, 0, NULL, 0 },
+	VERB_END_OPTIONS,
 };
 
 static int complain(const char *name, int r)
@@ -73,7 +71,11 @@ static int close_by_force(const struct device *device)
 	return device_remove_deferred(device->name);
 }
 
-static int close_device(const char *name, bool deferred, bool force)
+struct request {
+	bool deferred, force;
+};
+
+static int close_device(const char *name, const struct request *q)
 {
 	struct device device;
 	int r;
@@ -83,37 +85,30 @@ static int close_device(const char *name, bool deferred, bool force)
 	r = read_own(name, &device);
 	if (r)
 		return complain(name, r);
-	if (force)
+	if (q->force)
 		r = close_by_force(&device);
 	else
-		r = deferred ? device_remove_deferred(name) : device_remove(name);
+		r = q->deferred ? device_remove_deferred(name) : device_remove(name);
 	device_exit(&device);
 	return r ? complain(name, r) : 0;
 }
 
+static int take(void *request, int opt)
+{
+	struct request *q = request;
+
+	*(opt == OPT_FORCE ? &q->force : &q->deferred) = true;
+	return 0;
+}
+
+static const struct verb verb = { usage_text, NULL, options, take, 1, 1, 0 };
+
 int cmd_close(int argc, char **argv)
 {
-	bool deferred = false, force = false;
-	int opt;
+	struct request q = { 0 };
+	int status = verb_parse(&verb, argc, argv, &q);
 
-	while ((opt = getopt_long(argc, argv, "", options, NULL)) != -1) {
-		switch (opt) {
-		case OPT_DEFERRED:
-			deferred = true;
-			break;
-		case OPT_FORCE:
-			force = true;
-			break;
-		case OPT_HELP:
-			fputs(usage_text, stdout);
-			return 0;
-		default:
-			return 1;
-		}
-	}
-	if (argc - optind != 1 || (deferred && force)) {
-		fputs(usage_text, stderr);
-		return 1;
-	}
-	return close_device(argv[optind], deferred, force);
+	if (status >= 0)
+		return status;
+	return q.deferred && q.force ? verb_usage(&verb) : close_device(argv[optind], &q);
 }

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /* qcow commit IMAGE: what it has above its backing file goes into that. */
 #include <errno.h>
-#include <getopt.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,11 +8,11 @@
 #include <sys/stat.h>
 
 #include "lib/fold.h"
-#include "lib/resize.h"
 #include "tools/cmd.h"
 #include "tools/createopts.h"
 #include "tools/imagefile.h"
 #include "tools/progress.h"
+#include "tools/verb.h"
 #include "tools/words.h"
 
 static const char usage_text[] =
@@ -27,10 +26,6 @@ static const char usage_text[] =
 	"  -q, --quiet\n"
 	"  --backing-dir DIR        backing and data files may lie in or below DIR too\n";
 
-enum {
-	OPT_HELP = WORD_OPT_END
-};
-
 static const struct option options[] = {
 	{ "base", required_argument, NULL, 'b' },
 	{ "drop", no_argument, NULL, 'd' },
@@ -38,8 +33,7 @@ static const struct option options[] = {
 	{ "format", required_argument, NULL, 'f' },
 	{ "progress", no_argument, NULL, 'p' },
 	{ "quiet", no_argument, NULL, 'q' },
-	{ "help", no_argument, NULL, OPT_HELP },
-	{ NULL, 0, NULL, 0 },
+	VERB_END_OPTIONS,
 };
 
 struct request {
@@ -55,8 +49,10 @@ struct request {
 	struct qcow_error err;
 };
 
-static int parse_one(struct request *q, int opt)
+static int take(void *request, int opt)
 {
+	struct request *q = request;
+
 	if (word_is(opt))
 		return word_add(&q->line, opt, optarg);
 	switch (opt) {
@@ -68,7 +64,7 @@ static int parse_one(struct request *q, int opt)
 		q->keep = true;
 		return 0;
 	case 'f':
-		return strcmp(optarg, "qcow2") ? create_options_complain("--format", optarg) : 0;
+		return verb_take_qcow2(optarg);
 	case 'p':
 		q->shown = true;
 		return 0;
@@ -81,47 +77,7 @@ static int parse_one(struct request *q, int opt)
 	return -EINVAL;
 }
 
-/* -1 to go on, or an exit status. */
-static int parse(int argc, char **argv, struct request *q)
-{
-	int opt;
-
-	while ((opt = getopt_long(argc, argv, "b:df:t:pq", options, NULL)) != -1) {
-		if (opt == OPT_HELP) {
-			fputs(usage_text, stdout);
-			return 0;
-		}
-		if (parse_one(q, opt))
-			return 1;
-	}
-	if (argc - optind != 1) {
-		fputs(usage_text, stderr);
-		return 1;
-	}
-	q->line.image = strdup(argv[optind]);
-	return q->line.image ? -1 : 1;
-}
-
-static void progress(void *arg, uint64_t done, uint64_t total)
-{
-	struct request *q = arg;
-
-	progress_at(&q->progress, done, total);
-}
-
-static bool cancelled(void *arg)
-{
-	(void)arg;
-	return cancel_asked();
-}
-
-static bool is_base(const struct request *q, const struct host_layer *l, const struct stat *st)
-{
-	if (!q->base_name)
-		return true;
-	return l->is_bdev ? S_ISBLK(st->st_mode) && l->rdev == st->st_rdev
-			  : l->dev == st->st_dev && l->ino == st->st_ino;
-}
+static const struct verb verb = { usage_text, "b:df:t:pq", options, take, 1, 1, 0 };
 
 /* A name that -b gives counts from here, or else as the image would record it. */
 static int find_base_file(struct request *q, struct stat *st)
@@ -149,7 +105,7 @@ static int find_base(struct request *q)
 			continue;
 		q->p.depth++;
 		q->layer = i;
-		if (is_base(q, host_chain_layer(q->top, i), &st))
+		if (!q->base_name || host_layer_is(host_chain_layer(q->top, i), &st))
 			return 0;
 	}
 	if (r < 0)
@@ -179,40 +135,19 @@ static int open_raw(struct request *q, const char *path)
 	return r;
 }
 
-static int grow_with(struct request *q, struct image_edit *e, struct host_chain *hc)
-{
-	struct qcow_chain *chain = host_chain_lib(hc);
-	size_t below = qcow_chain_data_layer(chain) + 1;
-	struct qcow_resize_params p = { .size = qcow_chain_size(q->p.top), .chain = chain };
-	struct image_file data = { 0 };
-	const struct qcow_image *img;
-	int r = 0;
-
-	if (below < host_chain_nr_layers(hc)) {
-		img = qcow_chain_layer_image(chain, below);
-		p.backing_size = img ? qcow_image_size(img) : host_chain_layer(hc, below)->size;
-	}
-	if (below > 1)
-		r = image_file_open(&data, host_chain_layer(hc, 1)->path, true, false, &q->err);
-	p.data = data.io;
-	if (!r)
-		r = qcow_resize(e->w, &p, &q->err);
-	image_file_close(&data);
-	return r;
-}
-
 /* What a larger base gets reads as zeros, as it does in the image. */
 static int grow(struct request *q)
 {
+	struct qcow_resize_params p = { .size = qcow_chain_size(q->p.top) };
 	struct qcow_writer_params params = { 0 };
 	struct host_chain *hc = NULL;
 	struct image_edit e = { 0 };
 	int r = image_edit_open(&e, q->base_line.image, &params, &q->err);
 
-	if (!r && qcow_writer_header(e.w)->size < qcow_chain_size(q->p.top)) {
+	if (!r && qcow_writer_header(e.w)->size < p.size) {
 		r = word_open_chain(&q->base_line, HOST_CHAIN_BUFFERED_OK, &hc);
 		if (!r)
-			r = grow_with(q, &e, hc);
+			r = image_edit_resize(&e, hc, &p, &q->err);
 	}
 	host_chain_close(hc);
 	image_edit_close(&e);
@@ -244,7 +179,6 @@ static int open_base(struct request *q)
 static int open_all(struct request *q)
 {
 	struct qcow_writer_params params = { .keep_bitmaps = true };
-	struct qcow_chain *chain;
 	int r = image_edit_open(&q->e, q->line.image, &params, &q->err);
 
 	/* The image is locked by now; beside that its chain is only read. */
@@ -252,10 +186,8 @@ static int open_all(struct request *q)
 		r = word_open_chain(&q->line, HOST_CHAIN_BUFFERED_OK, &q->top);
 	if (r < 0)
 		return r;
-	chain = q->p.top = host_chain_lib(q->top);
-	if (qcow_chain_data_layer(chain))
-		r = image_file_open(&q->data, host_chain_layer(q->top, 1)->path, true, false,
-				    &q->err);
+	q->p.top = host_chain_lib(q->top);
+	r = image_file_open_data(&q->data, q->top, &q->err);
 	if (!r)
 		r = find_base(q);
 	return r < 0 ? r : open_base(q);
@@ -267,9 +199,7 @@ static int commit(struct request *q)
 
 	if (r < 0)
 		return r;
-	q->p.progress = progress;
-	q->p.cancelled = cancelled;
-	q->p.arg = q;
+	q->p.watch = progress_watch(&q->progress);
 	cancel_catch();
 	progress_start(&q->progress, q->shown && !q->quiet);
 	r = qcow_fold(&q->p, &q->err);
@@ -284,15 +214,12 @@ static int commit(struct request *q)
 int cmd_commit(int argc, char **argv)
 {
 	struct request q = { 0 };
-	int status = parse(argc, argv, &q), r;
+	int status = verb_parse(&verb, argc, argv, &q);
 
-	if (status < 0) {
-		r = commit(&q);
-		/* Opening a chain says itself what is wrong. */
-		if (r < 0 && q.err.code)
-			fprintf(stderr, "qcow: %s: %s\n", q.line.image, q.err.text);
-		status = r < 0 ? 1 : 0;
-	}
+	if (status < 0)
+		status = table_line_name(&q.line, argv[optind]) ? 1 : -1;
+	if (status < 0)
+		status = verb_report(q.line.image, commit(&q), &q.err);
 	host_chain_close(q.base);
 	host_chain_close(q.top);
 	image_file_close(&q.raw);

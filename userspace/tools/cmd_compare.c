@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /* qcow compare IMAGE IMAGE: do they show the same; messages and exit codes of qemu-img. */
 #include <errno.h>
-#include <getopt.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -11,6 +10,7 @@
 #include "tools/cmd.h"
 #include "tools/createopts.h"
 #include "tools/progress.h"
+#include "tools/verb.h"
 #include "tools/words.h"
 
 static const char usage_text[] =
@@ -30,7 +30,6 @@ enum {
 	EXIT_DIFFERENT = 1,
 	EXIT_OPEN = 2,
 	EXIT_READ = 4,
-	OPT_HELP = WORD_OPT_END,
 };
 
 static const struct option options[] = {
@@ -40,8 +39,7 @@ static const struct option options[] = {
 	{ "progress", no_argument, NULL, 'p' },
 	{ "quiet", no_argument, NULL, 'q' },
 	{ "force-share", no_argument, NULL, 'U' },
-	{ "help", no_argument, NULL, OPT_HELP },
-	{ NULL, 0, NULL, 0 },
+	VERB_END_OPTIONS,
 };
 
 struct request {
@@ -52,18 +50,17 @@ struct request {
 	struct progress progress;
 };
 
-static int parse_one(struct request *q, int opt)
+static int take(void *request, int opt)
 {
-	enum host_format *format = opt == 'f' ? &q->format_a : &q->format_b;
+	struct request *q = request;
 
 	if (word_is(opt))
 		return word_add(&q->a, opt, optarg);
 	switch (opt) {
 	case 'f':
+		return word_take_format("--format", optarg, &q->format_a);
 	case 'F':
-		*format = host_format_parse(optarg);
-		return *format == HOST_FORMAT_UNKNOWN ? create_options_complain("format", optarg)
-						      : 0;
+		return word_take_format("-F", optarg, &q->format_b);
 	case 's':
 		q->strict = true;
 		return 0;
@@ -82,34 +79,7 @@ static int parse_one(struct request *q, int opt)
 	return -EINVAL;
 }
 
-/* -1 to go on, or an exit status. */
-static int parse(int argc, char **argv, struct request *q)
-{
-	int opt;
-
-	while ((opt = getopt_long(argc, argv, "f:F:T:spqU", options, NULL)) != -1) {
-		if (opt == OPT_HELP) {
-			fputs(usage_text, stdout);
-			return 0;
-		}
-		if (parse_one(q, opt))
-			return EXIT_OPEN;
-	}
-	if (argc - optind != 2) {
-		fputs(usage_text, stderr);
-		return EXIT_OPEN;
-	}
-	q->a.image = strdup(argv[optind]);
-	q->b.image = strdup(argv[optind + 1]);
-	return q->a.image && q->b.image && !word_copy_dirs(&q->b, &q->a) ? -1 : EXIT_OPEN;
-}
-
-static void progress(void *arg, uint64_t done, uint64_t total)
-{
-	struct request *q = arg;
-
-	progress_at(&q->progress, done, total);
-}
+static const struct verb verb = { usage_text, "f:F:T:spqU", options, take, 2, 2, EXIT_OPEN };
 
 static void say(const struct request *q, const char *text)
 {
@@ -137,8 +107,7 @@ static int compare(struct request *q, struct host_chain *a, struct host_chain *b
 				  .b = host_chain_lib(b),
 				  .strict = q->strict,
 				  .nr_threads = nr > 0 ? (unsigned int)nr : 1,
-				  .progress = progress,
-				  .arg = q };
+				  .watch = progress_watch(&q->progress) };
 	uint64_t a_size = qcow_chain_size(c.a), b_size = qcow_chain_size(c.b);
 	struct qcow_error err = { 0 };
 	int r;
@@ -165,7 +134,7 @@ static int run(struct request *q)
 	struct host_chain *a = NULL, *b = NULL;
 	int status = EXIT_OPEN;
 
-	if (!word_open_disk(&q->a, q->format_a, q->flags, &a) &&
+	if (!word_copy_dirs(&q->b, &q->a) && !word_open_disk(&q->a, q->format_a, q->flags, &a) &&
 	    !word_open_disk(&q->b, q->format_b, q->flags, &b))
 		status = compare(q, a, b);
 	host_chain_close(a);
@@ -180,10 +149,13 @@ int cmd_compare(int argc, char **argv)
 		.format_b = HOST_FORMAT_QCOW2,
 		.flags = HOST_CHAIN_LOCK | HOST_CHAIN_BUFFERED_OK | HOST_CHAIN_BUFFERED,
 	};
-	int status = parse(argc, argv, &q);
+	int status = verb_parse(&verb, argc, argv, &q);
 
 	if (status < 0)
-		status = run(&q);
+		status = table_line_name(&q.a, argv[optind]) ||
+					 table_line_name(&q.b, argv[optind + 1])
+				 ? EXIT_OPEN
+				 : run(&q);
 	table_line_exit(&q.a);
 	table_line_exit(&q.b);
 	return status;

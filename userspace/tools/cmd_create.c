@@ -2,8 +2,8 @@
 /* qcow create IMAGE... [SIZE]: empty images, with the options of qemu-img create. */
 #include <errno.h>
 #include <fcntl.h>
-#include <getopt.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,7 +16,9 @@
 #include "tools/cmd.h"
 #include "tools/createopts.h"
 #include "tools/imagefile.h"
+#include "tools/info.h"
 #include "tools/size.h"
+#include "tools/verb.h"
 
 static const char usage_text[] =
 	"Usage: qcow create [-o NAME=VALUE[,...]] IMAGE SIZE\n"
@@ -36,18 +38,13 @@ static const char usage_text[] =
 	"\n"
 	"A file that exists is replaced, unless it is in use.\n";
 
-enum {
-	OPT_HELP = 256
-};
-
 static const struct option options[] = {
 	{ "backing", required_argument, NULL, 'b' },
 	{ "backing-format", required_argument, NULL, 'F' },
 	{ "format", required_argument, NULL, 'f' },
 	{ "unsafe", no_argument, NULL, 'u' },
 	{ "quiet", no_argument, NULL, 'q' },
-	{ "help", no_argument, NULL, OPT_HELP },
-	{ NULL, 0, NULL, 0 },
+	VERB_END_OPTIONS,
 };
 
 struct request {
@@ -55,23 +52,21 @@ struct request {
 	bool unsafe, quiet;
 };
 
-static int set_text(const char **out, const char *value)
+static int take(void *request, int opt)
 {
-	*out = value;
-	return 0;
-}
+	struct request *q = request;
 
-static int parse_one(struct request *q, int opt)
-{
 	switch (opt) {
 	case 'o':
 		return create_options_parse(&q->o, optarg);
 	case 'b':
-		return set_text(&q->o.p.backing_name, optarg);
+		q->o.p.backing_name = optarg;
+		return 0;
 	case 'F':
-		return set_text(&q->o.p.backing_format, optarg);
+		q->o.p.backing_format = optarg;
+		return 0;
 	case 'f':
-		return strcmp(optarg, "qcow2") ? create_options_complain("--format", optarg) : 0;
+		return verb_take_qcow2(optarg);
 	case 'u':
 		q->unsafe = true;
 		return 0;
@@ -81,6 +76,8 @@ static int parse_one(struct request *q, int opt)
 	}
 	return -EINVAL;
 }
+
+static const struct verb verb = { usage_text, "o:b:F:f:uq", options, take, 1, INT_MAX, 0 };
 
 /* ---- the backing file -------------------------------------------------------------- */
 
@@ -191,6 +188,15 @@ static int write_image(const struct request *q, const char *path, struct qcow_er
 	return r;
 }
 
+static void say_made(const struct request *q, const char *path)
+{
+	char size[32], cluster[32];
+
+	info_size_text(q->o.p.size, size, sizeof(size));
+	info_size_text(1ull << q->o.p.cluster_bits, cluster, sizeof(cluster));
+	printf("%s: %s (%" PRIu64 " bytes), clusters of %s\n", path, size, q->o.p.size, cluster);
+}
+
 static int make_one(struct request *q, const char *path)
 {
 	struct qcow_error err = { 0 };
@@ -210,8 +216,7 @@ static int make_one(struct request *q, const char *path)
 	if (r < 0)
 		fprintf(stderr, "qcow: %s: %s\n", path, err.text);
 	else if (!q->quiet)
-		printf("%s: %" PRIu64 " bytes, clusters of %u\n", path, q->o.p.size,
-		       1u << q->o.p.cluster_bits);
+		say_made(q, path);
 	return r;
 }
 
@@ -226,7 +231,7 @@ static int take_size(struct request *q, char **words, int *nr)
 	if (r == -EINVAL && q->o.p.backing_name)
 		return 0;
 	if (r < 0)
-		return create_options_complain("size", words[*nr - 1]);
+		return verb_complain("size", words[*nr - 1]);
 	q->o.has_size = true;
 	--*nr;
 	return 0;
@@ -235,23 +240,16 @@ static int take_size(struct request *q, char **words, int *nr)
 int cmd_create(int argc, char **argv)
 {
 	struct request q = { .o = CREATE_OPTIONS_DEFAULT };
-	int opt, nr, i, status = 0;
+	int status = verb_parse(&verb, argc, argv, &q), nr, i;
 
-	while ((opt = getopt_long(argc, argv, "o:b:F:f:uq", options, NULL)) != -1) {
-		if (opt == OPT_HELP) {
-			fputs(usage_text, stdout);
-			return 0;
-		}
-		if (parse_one(&q, opt))
-			return 1;
-	}
+	if (status >= 0)
+		return status;
 	nr = argc - optind;
 	if (take_size(&q, argv + optind, &nr))
 		return 1;
-	if (nr < 1 || (nr > 1 && !q.o.p.backing_name)) {
-		fputs(usage_text, stderr);
-		return 1;
-	}
+	if (nr > 1 && !q.o.p.backing_name)
+		return verb_usage(&verb);
+	status = 0;
 	for (i = 0; i < nr; i++)
 		if (make_one(&q, argv[optind + i]) < 0)
 			status = 1;

@@ -6,6 +6,7 @@
 
 #include "tools/cmd.h"
 #include "tools/info.h"
+#include "tools/verb.h"
 #include "tools/words.h"
 
 static const char usage_text[] =
@@ -19,20 +20,15 @@ static const char usage_text[] =
 	"  -U, --force-share        even while a writer has the image open\n" WORD_CHAIN_HELP;
 
 enum {
-	OPT_JSON = WORD_OPT_END,
-	OPT_OUTPUT,
-	OPT_CHAIN,
-	OPT_HELP
+	OPT_CHAIN = WORD_OPT_END,
 };
 
 static const struct option options[] = {
 	WORD_CHAIN_OPTIONS,
-	{ "json", no_argument, NULL, OPT_JSON },
-	{ "output", required_argument, NULL, OPT_OUTPUT },
+	VERB_JSON_OPTIONS,
 	{ "backing-chain", no_argument, NULL, OPT_CHAIN },
 	{ "force-share", no_argument, NULL, 'U' },
-	{ "help", no_argument, NULL, OPT_HELP },
-	{ NULL, 0, NULL, 0 },
+	VERB_END_OPTIONS,
 };
 
 struct request {
@@ -41,25 +37,16 @@ struct request {
 	bool json, chain;
 };
 
-static int parse_output(const char *arg, bool *json)
+static int take(void *request, int opt)
 {
-	*json = !strcmp(arg, "json");
-	if (*json || !strcmp(arg, "human"))
-		return 0;
-	fprintf(stderr, "qcow: --output is human or json, not '%s'\n", arg);
-	return -EINVAL;
-}
+	struct request *q = request;
 
-static int parse_one(int opt, struct request *q)
-{
 	if (word_is(opt))
 		return word_add(&q->line, opt, optarg);
 	switch (opt) {
-	case OPT_JSON:
-		q->json = true;
-		return 0;
-	case OPT_OUTPUT:
-		return parse_output(optarg, &q->json);
+	case VERB_JSON:
+	case VERB_OUTPUT:
+		return verb_take_output(opt, &q->json);
 	case OPT_CHAIN:
 		q->chain = true;
 		return 0;
@@ -70,26 +57,7 @@ static int parse_one(int opt, struct request *q)
 	return -EINVAL;
 }
 
-/* -1 to go on, or an exit status. */
-static int parse(int argc, char **argv, struct request *q)
-{
-	int opt;
-
-	while ((opt = getopt_long(argc, argv, "U", options, NULL)) != -1) {
-		if (opt == OPT_HELP) {
-			fputs(usage_text, stdout);
-			return 0;
-		}
-		if (parse_one(opt, q))
-			return 1;
-	}
-	if (argc - optind != 1) {
-		fputs(usage_text, stderr);
-		return 1;
-	}
-	q->line.image = strdup(argv[optind]);
-	return q->line.image ? -1 : 1;
-}
+static const struct verb verb = { usage_text, "U", options, take, 1, 1, 0 };
 
 static int show(const struct request *q)
 {
@@ -110,10 +78,10 @@ static int show(const struct request *q)
 int cmd_info(int argc, char **argv)
 {
 	struct request q = { .flags = HOST_CHAIN_LOCK | HOST_CHAIN_BUFFERED_OK };
-	int status = parse(argc, argv, &q);
+	int status = verb_parse(&verb, argc, argv, &q);
 
 	if (status < 0)
-		status = show(&q);
+		status = table_line_name(&q.line, argv[optind]) ? 1 : show(&q);
 	table_line_exit(&q.line);
 	return status;
 }

@@ -8,9 +8,9 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "tools/cmd.h"
+#include "tools/verb.h"
 #include "tools/words.h"
 
 static const char usage_text[] =
@@ -21,19 +21,11 @@ static const char usage_text[] =
 	"  --output human|json      the same choice, spelled as for qemu-img\n"
 	"  -U, --force-share        even while a writer has the image open\n" WORD_CHAIN_HELP;
 
-enum {
-	OPT_JSON = WORD_OPT_END,
-	OPT_OUTPUT,
-	OPT_HELP
-};
-
 static const struct option options[] = {
 	WORD_CHAIN_OPTIONS,
-	{ "json", no_argument, NULL, OPT_JSON },
-	{ "output", required_argument, NULL, OPT_OUTPUT },
+	VERB_JSON_OPTIONS,
 	{ "force-share", no_argument, NULL, 'U' },
-	{ "help", no_argument, NULL, OPT_HELP },
-	{ NULL, 0, NULL, 0 },
+	VERB_END_OPTIONS,
 };
 
 /* One line of output. */
@@ -44,6 +36,8 @@ struct piece {
 };
 
 struct map {
+	struct table_line line;
+	unsigned int flags;
 	struct host_chain *hc;
 	struct qcow_scratch *scratch;
 	bool json, first, has_piece;
@@ -112,64 +106,21 @@ static int add_piece(struct map *m, const struct piece *p)
 	return r;
 }
 
-static void to_piece(const struct qcow_extent *e, struct piece *p)
+static int add_extent(struct map *m, const struct qcow_extent *e)
 {
-	*p = (struct piece){
+	struct piece p = {
 		.start = e->guest_off,
 		.len = e->len,
 		.depth = e->depth,
 		.layer = e->layer,
 		.present = e->type != QCOW_EXTENT_UNALLOCATED,
-		.zero = e->type == QCOW_EXTENT_UNALLOCATED || e->type == QCOW_EXTENT_ZERO,
+		.zero = qcow_extent_is_zero(e),
+		.data = !qcow_extent_is_zero(e),
 		.compressed = e->type == QCOW_EXTENT_COMPRESSED,
 		.has_offset = e->has_host_off && e->type != QCOW_EXTENT_COMPRESSED,
 		.offset = e->host_off,
 	};
-	p->data = !p->zero;
-}
 
-/* How long the file has data, or a hole, from @off on. A file system that cannot tell has data. */
-static bool in_hole(int fd, uint64_t off, uint64_t *len)
-{
-	off_t data = lseek(fd, (off_t)off, SEEK_DATA), hole;
-
-	if (data < 0)
-		return errno == ENXIO; /* a hole up to the end */
-	if ((uint64_t)data > off) {
-		if ((uint64_t)data - off < *len)
-			*len = (uint64_t)data - off;
-		return true;
-	}
-	hole = lseek(fd, (off_t)off, SEEK_HOLE);
-	if (hole >= 0 && (uint64_t)hole > off && (uint64_t)hole - off < *len)
-		*len = (uint64_t)hole - off;
-	return false;
-}
-
-static int add_raw_pieces(struct map *m, struct piece *p)
-{
-	int fd = host_chain_layer(m->hc, p->layer)->fd, r = 0;
-	uint64_t end = p->start + p->len;
-
-	while (!r && p->start < end) {
-		p->len = end - p->start;
-		p->zero = in_hole(fd, p->offset, &p->len);
-		p->data = !p->zero;
-		r = add_piece(m, p);
-		p->start += p->len;
-		p->offset += p->len;
-	}
-	return r;
-}
-
-static int add_extent(struct map *m, const struct qcow_extent *e)
-{
-	struct piece p;
-
-	to_piece(e, &p);
-	if (e->type == QCOW_EXTENT_DATA &&
-	    host_chain_layer(m->hc, e->layer)->kind == QCOW_LAYER_RAW)
-		return add_raw_pieces(m, &p);
 	return add_piece(m, &p);
 }
 
@@ -188,6 +139,8 @@ static int walk(struct map *m, struct qcow_error *err)
 			fprintf(stderr, "qcow: %s\n", err->text);
 			return r;
 		}
+		if (host_chain_layer(m->hc, e.layer)->kind == QCOW_LAYER_RAW)
+			qcow_chain_find_hole(chain, &e);
 		r = add_extent(m, &e);
 		if (r < 0)
 			return r;
@@ -215,66 +168,37 @@ static int map_chain(struct map *m)
 	return r;
 }
 
-static int parse_output(const char *arg, bool *json)
+static int take(void *request, int opt)
 {
-	*json = !strcmp(arg, "json");
-	if (*json || !strcmp(arg, "human"))
-		return 0;
-	fprintf(stderr, "qcow: --output is human or json, not '%s'\n", arg);
-	return -EINVAL;
-}
+	struct map *m = request;
 
-static int parse_one(int opt, struct table_line *line, struct map *m, unsigned int *flags)
-{
 	if (word_is(opt))
-		return word_add(line, opt, optarg);
+		return word_add(&m->line, opt, optarg);
 	switch (opt) {
-	case OPT_JSON:
-		m->json = true;
-		return 0;
-	case OPT_OUTPUT:
-		return parse_output(optarg, &m->json);
+	case VERB_JSON:
+	case VERB_OUTPUT:
+		return verb_take_output(opt, &m->json);
 	case 'U':
-		*flags &= ~(unsigned int)HOST_CHAIN_LOCK;
+		m->flags &= ~(unsigned int)HOST_CHAIN_LOCK;
 		return 0;
 	}
 	return -EINVAL;
 }
 
-/* -1 to go on, or an exit status. */
-static int parse(int argc, char **argv, struct table_line *line, struct map *m, unsigned int *flags)
-{
-	int opt;
-
-	while ((opt = getopt_long(argc, argv, "U", options, NULL)) != -1) {
-		if (opt == OPT_HELP) {
-			fputs(usage_text, stdout);
-			return 0;
-		}
-		if (parse_one(opt, line, m, flags))
-			return 1;
-	}
-	if (argc - optind != 1) {
-		fputs(usage_text, stderr);
-		return 1;
-	}
-	line->image = strdup(argv[optind]);
-	return line->image ? -1 : 1;
-}
+static const struct verb verb = { usage_text, "U", options, take, 1, 1, 0 };
 
 int cmd_map(int argc, char **argv)
 {
-	__attribute__((cleanup(table_line_exit))) struct table_line line = { 0 };
-	unsigned int flags = HOST_CHAIN_LOCK | HOST_CHAIN_BUFFERED_OK;
-	struct map m = { .first = true };
-	int status, r;
+	struct map m = { .first = true, .flags = HOST_CHAIN_LOCK | HOST_CHAIN_BUFFERED_OK };
+	int status = verb_parse(&verb, argc, argv, &m);
 
-	status = parse(argc, argv, &line, &m, &flags);
-	if (status >= 0)
-		return status;
-	if (word_open_chain(&line, flags, &m.hc) < 0)
-		return 1;
-	r = map_chain(&m);
+	if (status < 0) {
+		status = 1;
+		if (!table_line_name(&m.line, argv[optind]) &&
+		    !word_open_chain(&m.line, m.flags, &m.hc))
+			status = map_chain(&m) < 0 ? 1 : 0;
+	}
 	host_chain_close(m.hc);
-	return r < 0 ? 1 : 0;
+	table_line_exit(&m.line);
+	return status;
 }

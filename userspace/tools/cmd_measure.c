@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /* qcow measure: how much space a new image would need, in the fields of qemu-img measure. */
 #include <errno.h>
-#include <getopt.h>
 #include <inttypes.h>
 #include <json.h>
 #include <stdio.h>
@@ -11,6 +10,7 @@
 #include "tools/cmd.h"
 #include "tools/createopts.h"
 #include "tools/size.h"
+#include "tools/verb.h"
 #include "tools/words.h"
 
 static const char usage_text[] =
@@ -29,21 +29,16 @@ static const char usage_text[] =
 
 enum {
 	OPT_SIZE = WORD_OPT_END,
-	OPT_JSON,
-	OPT_OUTPUT,
-	OPT_HELP
 };
 
 static const struct option options[] = {
 	WORD_CHAIN_OPTIONS,
 	{ "size", required_argument, NULL, OPT_SIZE },
-	{ "json", no_argument, NULL, OPT_JSON },
-	{ "output", required_argument, NULL, OPT_OUTPUT },
+	VERB_JSON_OPTIONS,
 	{ "format", required_argument, NULL, 'f' },
 	{ "target-format", required_argument, NULL, 'O' },
 	{ "force-share", no_argument, NULL, 'U' },
-	{ "help", no_argument, NULL, OPT_HELP },
-	{ NULL, 0, NULL, 0 },
+	VERB_END_OPTIONS,
 };
 
 struct request {
@@ -54,41 +49,23 @@ struct request {
 	bool has_size, json;
 };
 
-static int parse_format(const char *name, enum host_format *format)
+static int take(void *request, int opt)
 {
-	*format = host_format_parse(optarg);
-	return *format == HOST_FORMAT_UNKNOWN ? create_options_complain(name, optarg) : 0;
-}
+	struct request *q = request;
 
-static int parse_size(struct request *q)
-{
-	q->has_size = true;
-	return size_parse(optarg, &q->o.p.size) < 0 ? create_options_complain("--size", optarg) : 0;
-}
-
-static int parse_output(struct request *q)
-{
-	q->json = !strcmp(optarg, "json");
-	return q->json || !strcmp(optarg, "human") ? 0
-						   : create_options_complain("--output", optarg);
-}
-
-static int parse_one(struct request *q, int opt)
-{
 	if (word_is(opt))
 		return word_add(&q->line, opt, optarg);
 	switch (opt) {
 	case OPT_SIZE:
-		return parse_size(q);
-	case OPT_JSON:
-		q->json = true;
-		return 0;
-	case OPT_OUTPUT:
-		return parse_output(q);
+		q->has_size = true;
+		return size_parse(optarg, &q->o.p.size) < 0 ? verb_complain("--size", optarg) : 0;
+	case VERB_JSON:
+	case VERB_OUTPUT:
+		return verb_take_output(opt, &q->json);
 	case 'f':
-		return parse_format("--format", &q->from);
+		return word_take_format("--format", optarg, &q->from);
 	case 'O':
-		return parse_format("--target-format", &q->to);
+		return word_take_format("--target-format", optarg, &q->to);
 	case 'o':
 		return create_options_parse(&q->o, optarg);
 	case 'l':
@@ -100,27 +77,7 @@ static int parse_one(struct request *q, int opt)
 	return -EINVAL;
 }
 
-/* -1 to go on, or an exit status. */
-static int parse(int argc, char **argv, struct request *q)
-{
-	int opt;
-
-	while ((opt = getopt_long(argc, argv, "f:O:o:l:U", options, NULL)) != -1) {
-		if (opt == OPT_HELP) {
-			fputs(usage_text, stdout);
-			return 0;
-		}
-		if (parse_one(q, opt))
-			return 1;
-	}
-	if (argc - optind != (q->has_size ? 0 : 1) || q->o.has_size) {
-		fputs(usage_text, stderr);
-		return 1;
-	}
-	if (!q->has_size)
-		q->line.image = strdup(argv[optind]);
-	return q->has_size || q->line.image ? -1 : 1;
-}
+static const struct verb verb = { usage_text, "f:O:o:l:U", options, take, 0, 1, 0 };
 
 /* Bitmaps can be kept by a version 3 image, from one. */
 static bool shows_bitmaps(const struct request *q, struct qcow_chain *src)
@@ -147,8 +104,7 @@ static void print(const struct request *q, const struct qcow_measure *m, bool bi
 		json_object_object_add(o, "bitmaps", json_object_new_uint64(m->bitmaps));
 	json_object_object_add(o, "required", json_object_new_uint64(m->required));
 	json_object_object_add(o, "fully-allocated", json_object_new_uint64(m->full));
-	puts(json_object_to_json_string_ext(o, JSON_C_TO_STRING_PRETTY));
-	json_object_put(o);
+	verb_print_json(o);
 }
 
 static int measure(struct request *q, struct qcow_chain *src)
@@ -181,10 +137,15 @@ int cmd_measure(int argc, char **argv)
 		.flags = HOST_CHAIN_LOCK | HOST_CHAIN_BUFFERED_OK | HOST_CHAIN_BUFFERED,
 	};
 	struct host_chain *hc = NULL;
-	int status = parse(argc, argv, &q);
+	int status = verb_parse(&verb, argc, argv, &q);
 
+	if (status < 0 && (argc - optind != !q.has_size || q.o.has_size))
+		status = verb_usage(&verb);
 	if (status < 0 && !q.has_size)
-		status = word_open_disk(&q.line, q.from, q.flags, &hc) < 0 ? 1 : -1;
+		status = table_line_name(&q.line, argv[optind]) ||
+					 word_open_disk(&q.line, q.from, q.flags, &hc)
+				 ? 1
+				 : -1;
 	if (status < 0)
 		status = measure(&q, hc ? host_chain_lib(hc) : NULL);
 	host_chain_close(hc);

@@ -4,10 +4,10 @@
 #include "tools/cmd.h"
 #include "tools/device.h"
 #include "tools/helper.h"
+#include "tools/verb.h"
 #include "tools/words.h"
 
 #include <errno.h>
-#include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -28,15 +28,13 @@ static const char usage_text[] =
 
 enum {
 	OPT_READ_ONLY = WORD_OPT_END,
-	OPT_HELP
 };
 
 static const struct option options[] = {
 	WORD_CHAIN_OPTIONS,
 	WORD_DEVICE_OPTIONS,
 	{ "read-only", no_argument, NULL, OPT_READ_ONLY },
-	{ "help", no_argument, NULL, OPT_HELP },
-	{ NULL, 0, NULL, 0 },
+	VERB_END_OPTIONS,
 };
 
 /* ---- the check before anything is touched ---------------------------------------------- */
@@ -140,41 +138,32 @@ static int open_device(const char *name, const struct table_line *line, bool rea
 
 /* ---- the verb ------------------------------------------------------------------------------ */
 
-/* Returns -1 to go on, or an exit status. */
-static int parse(int argc, char **argv, struct table_line *line, bool *read_only)
-{
-	int opt;
+struct request {
+	struct table_line line;
+	bool read_only;
+};
 
-	while ((opt = getopt_long(argc, argv, "", options, NULL)) != -1) {
-		if (word_is(opt)) {
-			if (word_add(line, opt, optarg))
-				return 1;
-		} else if (opt == OPT_READ_ONLY) {
-			*read_only = true;
-		} else if (opt == OPT_HELP) {
-			fputs(usage_text, stdout);
-			return 0;
-		} else {
-			return 1;
-		}
-	}
-	if (argc - optind != 2) {
-		fputs(usage_text, stderr);
-		return 1;
-	}
-	return -1;
+static int take(void *request, int opt)
+{
+	struct request *q = request;
+
+	if (word_is(opt))
+		return word_add(&q->line, opt, optarg);
+	q->read_only = true;
+	return 0;
 }
+
+static const struct verb verb = { usage_text, NULL, options, take, 2, 2, 0 };
 
 int cmd_open(int argc, char **argv)
 {
-	__attribute__((cleanup(table_line_exit))) struct table_line line = { 0 };
-	bool read_only = false;
-	int status;
+	struct request q = { 0 };
+	int status = verb_parse(&verb, argc, argv, &q);
 
-	status = parse(argc, argv, &line, &read_only);
-	if (status >= 0)
-		return status;
-	if (table_line_set_image(&line, argv[optind + 1]))
-		return 1;
-	return open_device(argv[optind], &line, read_only);
+	if (status < 0)
+		status = table_line_set_image(&q.line, argv[optind + 1])
+				 ? 1
+				 : open_device(argv[optind], &q.line, q.read_only);
+	table_line_exit(&q.line);
+	return status;
 }

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /* qcow rebase -b FILE -F FORMAT IMAGE: another backing file, or none. */
 #include <errno.h>
-#include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,6 +11,7 @@
 #include "tools/createopts.h"
 #include "tools/imagefile.h"
 #include "tools/progress.h"
+#include "tools/verb.h"
 #include "tools/words.h"
 
 static const char usage_text[] =
@@ -28,10 +28,6 @@ static const char usage_text[] =
 	"  -q, --quiet\n"
 	"  --backing-dir DIR        backing and data files may lie in or below DIR too\n";
 
-enum {
-	OPT_HELP = WORD_OPT_END
-};
-
 static const struct option options[] = {
 	{ "backing", required_argument, NULL, 'b' },
 	{ "backing-format", required_argument, NULL, 'F' },
@@ -40,13 +36,13 @@ static const struct option options[] = {
 	{ "unsafe", no_argument, NULL, 'u' },
 	{ "progress", no_argument, NULL, 'p' },
 	{ "quiet", no_argument, NULL, 'q' },
-	{ "help", no_argument, NULL, OPT_HELP },
-	{ NULL, 0, NULL, 0 },
+	VERB_END_OPTIONS,
 };
 
 struct request {
 	struct table_line line;
-	const char *backing, *format;
+	const char *backing, *format_name;
+	enum host_format format;
 	bool unsafe, shown, quiet;
 	struct progress progress;
 	struct host_chain *old, *new;
@@ -56,8 +52,10 @@ struct request {
 	struct qcow_error err;
 };
 
-static int parse_one(struct request *q, int opt)
+static int take(void *request, int opt)
 {
+	struct request *q = request;
+
 	if (word_is(opt))
 		return word_add(&q->line, opt, optarg);
 	switch (opt) {
@@ -65,10 +63,9 @@ static int parse_one(struct request *q, int opt)
 		q->backing = optarg;
 		return 0;
 	case 'F':
-		q->format = optarg;
-		return 0;
+		return word_take_format("-F", q->format_name = optarg, &q->format);
 	case 'f':
-		return strcmp(optarg, "qcow2") ? create_options_complain("--format", optarg) : 0;
+		return verb_take_qcow2(optarg);
 	case 'u':
 		q->unsafe = true;
 		return 0;
@@ -85,46 +82,22 @@ static int parse_one(struct request *q, int opt)
 	return -EINVAL;
 }
 
+static const struct verb verb = { usage_text, "b:F:f:t:T:upq", options, take, 1, 1, 0 };
+
 /* -1 to go on, or an exit status. */
 static int parse(int argc, char **argv, struct request *q)
 {
-	int opt;
+	int status = verb_parse(&verb, argc, argv, q);
 
-	while ((opt = getopt_long(argc, argv, "b:F:f:t:T:upq", options, NULL)) != -1) {
-		if (opt == OPT_HELP) {
-			fputs(usage_text, stdout);
-			return 0;
-		}
-		if (parse_one(q, opt))
-			return 1;
-	}
-	if (argc - optind != 1 || !q->backing) {
-		fputs(usage_text, stderr);
-		return 1;
-	}
-	if (*q->backing && !q->format) {
+	if (status >= 0)
+		return status;
+	if (!q->backing)
+		return verb_usage(&verb);
+	if (*q->backing && !q->format_name) {
 		fputs("qcow: the backing file's format is needed: -F raw or -F qcow2\n", stderr);
 		return 1;
 	}
-	if (*q->backing && host_format_parse(q->format) == HOST_FORMAT_UNKNOWN) {
-		create_options_complain("-F", q->format);
-		return 1;
-	}
-	q->line.image = strdup(argv[optind]);
-	return q->line.image ? -1 : 1;
-}
-
-static void progress(void *arg, uint64_t done, uint64_t total)
-{
-	struct request *q = arg;
-
-	progress_at(&q->progress, done, total);
-}
-
-static bool cancelled(void *arg)
-{
-	(void)arg;
-	return cancel_asked();
+	return table_line_name(&q->line, argv[optind]) ? 1 : -1;
 }
 
 /* Chains with a common base have most in common. */
@@ -134,9 +107,7 @@ static bool same(void *arg, const struct qcow_extent *old, const struct qcow_ext
 	const struct host_layer *a = host_chain_layer(q->old, old->layer);
 	const struct host_layer *b = host_chain_layer(q->new, new->layer);
 
-	if (old->host_off != new->host_off || a->is_bdev != b->is_bdev)
-		return false;
-	return a->is_bdev ? a->rdev == b->rdev : a->dev == b->dev && a->ino == b->ino;
+	return old->host_off == new->host_off &&host_same_file(a, b);
 }
 
 static int check_loop(const struct request *q, const char *path, struct qcow_error *err)
@@ -162,8 +133,8 @@ static int open_new(struct request *q)
 	if (!r)
 		r = word_copy_dirs(&line, &q->line);
 	if (!r)
-		r = word_open_disk(&line, host_format_parse(q->format),
-				   HOST_CHAIN_LOCK | HOST_CHAIN_BUFFERED_OK, &q->new);
+		r = word_open_disk(&line, q->format, HOST_CHAIN_LOCK | HOST_CHAIN_BUFFERED_OK,
+				   &q->new);
 	table_line_exit(&line);
 	if (!r)
 		q->p.new = host_chain_lib(q->new);
@@ -173,15 +144,12 @@ static int open_new(struct request *q)
 /* The image is locked by then; beside that the chain is only read. */
 static int open_chains(struct request *q)
 {
-	struct qcow_chain *chain;
 	int r = word_open_chain(&q->line, HOST_CHAIN_BUFFERED_OK, &q->old);
 
 	if (r < 0)
 		return r;
-	chain = q->p.old = host_chain_lib(q->old);
-	if (qcow_chain_data_layer(chain))
-		r = image_file_open(&q->data, host_chain_layer(q->old, 1)->path, true, false,
-				    &q->err);
+	q->p.old = host_chain_lib(q->old);
+	r = image_file_open_data(&q->data, q->old, &q->err);
 	q->p.data = q->data.io;
 	return r < 0 || !*q->backing ? r : open_new(q);
 }
@@ -192,12 +160,11 @@ static int rebase(struct request *q)
 	int r = image_edit_open(&q->e, q->line.image, &params, &q->err);
 
 	q->p.name = *q->backing ? q->backing : NULL;
-	q->p.format = q->p.name ? q->format : NULL;
+	q->p.format = q->p.name ? q->format_name : NULL;
 	q->p.unsafe = q->unsafe;
 	q->p.same = same;
-	q->p.progress = progress;
-	q->p.cancelled = cancelled;
 	q->p.arg = q;
+	q->p.watch = progress_watch(&q->progress);
 	if (!r && !q->unsafe)
 		r = open_chains(q);
 	if (r < 0)
@@ -212,15 +179,10 @@ static int rebase(struct request *q)
 int cmd_rebase(int argc, char **argv)
 {
 	struct request q = { 0 };
-	int status = parse(argc, argv, &q), r;
+	int status = parse(argc, argv, &q);
 
-	if (status < 0) {
-		r = rebase(&q);
-		/* Opening a chain says itself what is wrong. */
-		if (r < 0 && q.err.code)
-			fprintf(stderr, "qcow: %s: %s\n", q.line.image, q.err.text);
-		status = r < 0 ? 1 : 0;
-	}
+	if (status < 0)
+		status = verb_report(q.line.image, rebase(&q), &q.err);
 	host_chain_close(q.old);
 	host_chain_close(q.new);
 	image_file_close(&q.data);

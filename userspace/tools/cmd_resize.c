@@ -7,8 +7,10 @@
 
 #include "lib/resize.h"
 #include "tools/cmd.h"
+#include "tools/createopts.h"
 #include "tools/imagefile.h"
 #include "tools/size.h"
+#include "tools/verb.h"
 #include "tools/words.h"
 
 static const char usage_text[] =
@@ -23,7 +25,6 @@ static const char usage_text[] =
 enum {
 	OPT_SHRINK = WORD_OPT_END,
 	OPT_PREALLOC,
-	OPT_HELP
 };
 
 static const struct option options[] = {
@@ -32,8 +33,7 @@ static const struct option options[] = {
 	{ "preallocation", required_argument, NULL, OPT_PREALLOC },
 	{ "format", required_argument, NULL, 'f' },
 	{ "quiet", no_argument, NULL, 'q' },
-	{ "help", no_argument, NULL, OPT_HELP },
-	{ NULL, 0, NULL, 0 },
+	VERB_END_OPTIONS,
 };
 
 struct request {
@@ -43,28 +43,10 @@ struct request {
 	bool shrink, quiet;
 };
 
-static int wrong(const char *what, const char *arg)
+static int take(void *request, int opt)
 {
-	fprintf(stderr, "qcow: %s, not '%s'\n", what, arg);
-	return -EINVAL;
-}
+	struct request *q = request;
 
-static int parse_prealloc(struct request *q, const char *arg)
-{
-	static const char *const words[] = { "off", "metadata", "falloc", "full" };
-	unsigned int i;
-
-	for (i = 0; i < 4; i++) {
-		if (strcmp(arg, words[i]))
-			continue;
-		q->p.prealloc = (enum qcow_prealloc)i;
-		return 0;
-	}
-	return wrong("--preallocation is off, metadata, falloc or full", arg);
-}
-
-static int parse_one(struct request *q, int opt)
-{
 	if (word_is(opt))
 		return word_add(&q->line, opt, optarg);
 	switch (opt) {
@@ -72,15 +54,19 @@ static int parse_one(struct request *q, int opt)
 		q->shrink = true;
 		return 0;
 	case OPT_PREALLOC:
-		return parse_prealloc(q, optarg);
+		if (create_options_prealloc(optarg, &q->p.prealloc))
+			return verb_complain("--preallocation", optarg);
+		return 0;
 	case 'f':
-		return strcmp(optarg, "qcow2") ? wrong("--format is qcow2", optarg) : 0;
+		return verb_take_qcow2(optarg);
 	case 'q':
 		q->quiet = true;
 		return 0;
 	}
 	return -EINVAL;
 }
+
+static const struct verb verb = { usage_text, "f:q", options, take, 1, 1, 0 };
 
 /* Before getopt sees it: "-1G" is a size. */
 static const char *take_size(int *argc, char **argv)
@@ -121,77 +107,39 @@ static int find_size(struct request *q, uint64_t old, struct qcow_error *err)
 	return 0;
 }
 
-/* The chain is only read, and what it reads is not changed: it takes no locks. */
-static int resize_in_chain(struct request *q, struct image_edit *e, struct host_chain *hc,
-			   struct qcow_error *err)
-{
-	struct qcow_chain *chain = host_chain_lib(hc);
-	size_t base = qcow_chain_data_layer(chain) + 1;
-	struct image_file data = { 0 };
-	const struct qcow_image *img;
-	int r = 0;
-
-	q->p.chain = chain;
-	if (base < host_chain_nr_layers(hc)) {
-		img = qcow_chain_layer_image(chain, base);
-		q->p.backing_size = img ? qcow_image_size(img) : host_chain_layer(hc, base)->size;
-	}
-	if (base > 1)
-		r = image_file_open(&data, host_chain_layer(hc, 1)->path, true, false, err);
-	q->p.data = data.io;
-	if (!r)
-		r = find_size(q, qcow_writer_header(e->w)->size, err);
-	if (!r)
-		r = qcow_resize(e->w, &q->p, err);
-	image_file_close(&data);
-	return r;
-}
-
-static int resize(struct request *q)
+static int resize(struct request *q, struct qcow_error *err)
 {
 	struct qcow_writer_params params = { .keep_bitmaps = true };
-	struct qcow_error err = { 0 };
 	struct image_edit e = { 0 };
-	struct host_chain *hc;
-	int r = image_edit_open(&e, q->line.image, &params, &err);
+	struct host_chain *hc = NULL;
+	int r = image_edit_open(&e, q->line.image, &params, err);
 
-	if (!r) {
-		if (word_open_chain(&q->line, HOST_CHAIN_BUFFERED_OK, &hc) < 0) {
-			image_edit_close(&e);
-			return 1;
-		}
-		r = resize_in_chain(q, &e, hc, &err);
-		host_chain_close(hc);
-	}
+	/* The chain is only read, and what it reads is not changed: it takes no locks. */
+	if (!r)
+		r = word_open_chain(&q->line, HOST_CHAIN_BUFFERED_OK, &hc);
+	if (!r)
+		r = find_size(q, qcow_writer_header(e.w)->size, err);
+	if (!r)
+		r = image_edit_resize(&e, hc, &q->p, err);
+	host_chain_close(hc);
 	image_edit_close(&e);
-	if (r < 0)
-		fprintf(stderr, "qcow: %s: %s\n", q->line.image, err.text);
-	else if (!q->quiet)
+	if (!r && !q->quiet)
 		puts("Image resized.");
-	return r < 0 ? 1 : 0;
+	return r;
 }
 
 int cmd_resize(int argc, char **argv)
 {
 	struct request q = { .size = take_size(&argc, argv) };
-	int opt, status = -1;
+	struct qcow_error err = { 0 };
+	int status = verb_parse(&verb, argc, argv, &q);
 
-	while (status < 0 && (opt = getopt_long(argc, argv, "f:q", options, NULL)) != -1) {
-		if (opt == OPT_HELP) {
-			fputs(usage_text, stdout);
-			status = 0;
-		} else if (parse_one(&q, opt)) {
-			status = 1;
-		}
-	}
-	if (status < 0 && (!q.size || argc - optind != 1)) {
-		fputs(usage_text, stderr);
-		status = 1;
-	}
-	if (status < 0) {
-		q.line.image = strdup(argv[optind]);
-		status = q.line.image ? resize(&q) : 1;
-	}
+	if (status < 0 && !q.size)
+		status = verb_usage(&verb);
+	if (status < 0)
+		status = table_line_name(&q.line, argv[optind]) ? 1 : -1;
+	if (status < 0)
+		status = verb_report(argv[optind], resize(&q, &err), &err);
 	table_line_exit(&q.line);
 	return status;
 }

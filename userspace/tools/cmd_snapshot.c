@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /* qcow snapshot IMAGE: internal snapshots, with the options of qemu-img snapshot. */
 #include <errno.h>
-#include <getopt.h>
 #include <json.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,6 +11,7 @@
 #include "tools/cmd.h"
 #include "tools/imagefile.h"
 #include "tools/info.h"
+#include "tools/verb.h"
 
 static const char usage_text[] =
 	"Usage: qcow snapshot IMAGE [-l | -c NAME | -a NAME | -d NAME] [OPTION]...\n"
@@ -27,24 +27,16 @@ static const char usage_text[] =
 	"  -q, --quiet              print nothing but errors\n"
 	"  -U, --force-share        with -l: even while a writer has the image open\n";
 
-enum {
-	OPT_JSON = 256,
-	OPT_OUTPUT,
-	OPT_HELP
-};
-
 static const struct option options[] = {
 	{ "list", no_argument, NULL, 'l' },
 	{ "create", required_argument, NULL, 'c' },
 	{ "apply", required_argument, NULL, 'a' },
 	{ "delete", required_argument, NULL, 'd' },
 	{ "format", required_argument, NULL, 'f' },
-	{ "json", no_argument, NULL, OPT_JSON },
-	{ "output", required_argument, NULL, OPT_OUTPUT },
+	VERB_JSON_OPTIONS,
 	{ "quiet", no_argument, NULL, 'q' },
 	{ "force-share", no_argument, NULL, 'U' },
-	{ "help", no_argument, NULL, OPT_HELP },
-	{ NULL, 0, NULL, 0 },
+	VERB_END_OPTIONS,
 };
 
 struct request {
@@ -64,17 +56,10 @@ static int set_action(struct request *q, int action)
 	return 0;
 }
 
-static int parse_output(struct request *q, const char *arg)
+static int take(void *request, int opt)
 {
-	q->json = !strcmp(arg, "json");
-	if (q->json || !strcmp(arg, "human"))
-		return 0;
-	fprintf(stderr, "qcow: --output is human or json, not '%s'\n", arg);
-	return -EINVAL;
-}
+	struct request *q = request;
 
-static int parse_one(struct request *q, int opt)
-{
 	switch (opt) {
 	case 'l':
 	case 'c':
@@ -82,15 +67,10 @@ static int parse_one(struct request *q, int opt)
 	case 'd':
 		return set_action(q, opt);
 	case 'f':
-		if (!strcmp(optarg, "qcow2"))
-			return 0;
-		fputs("qcow: only qcow2 images have snapshots\n", stderr);
-		return -EINVAL;
-	case OPT_JSON:
-		q->json = true;
-		return 0;
-	case OPT_OUTPUT:
-		return parse_output(q, optarg);
+		return verb_take_qcow2(optarg);
+	case VERB_JSON:
+	case VERB_OUTPUT:
+		return verb_take_output(opt, &q->json);
 	case 'q':
 		q->quiet = true;
 		return 0;
@@ -100,6 +80,8 @@ static int parse_one(struct request *q, int opt)
 	}
 	return -EINVAL;
 }
+
+static const struct verb verb = { usage_text, "lc:a:d:f:qU", options, take, 1, 1, 0 };
 
 static int print_list(const struct request *q, struct image_file *f, const struct qcow_header *h,
 		      struct qcow_error *err)
@@ -111,10 +93,10 @@ static int print_list(const struct request *q, struct image_file *f, const struc
 		return info_print_snapshots(f->io, h, err);
 	array = json_object_new_array();
 	r = info_add_snapshots(array, f->io, h, err);
-	if (!r)
-		puts(json_object_to_json_string_ext(array, JSON_C_TO_STRING_PRETTY |
-								   JSON_C_TO_STRING_NOSLASHESCAPE));
-	json_object_put(array);
+	if (r < 0)
+		json_object_put(array);
+	else
+		verb_print_json(array);
 	return r;
 }
 
@@ -163,23 +145,11 @@ int cmd_snapshot(int argc, char **argv)
 {
 	struct qcow_error err = { 0 };
 	struct request q = { 0 };
-	int opt, r;
+	int status = verb_parse(&verb, argc, argv, &q), r;
 
-	while ((opt = getopt_long(argc, argv, "lc:a:d:f:qU", options, NULL)) != -1) {
-		if (opt == OPT_HELP) {
-			fputs(usage_text, stdout);
-			return 0;
-		}
-		if (parse_one(&q, opt))
-			return 1;
-	}
-	if (argc - optind != 1) {
-		fputs(usage_text, stderr);
-		return 1;
-	}
+	if (status >= 0)
+		return status;
 	q.path = argv[optind];
 	r = q.action && q.action != 'l' ? change(&q, &err) : list(&q, &err);
-	if (r < 0)
-		fprintf(stderr, "qcow: %s: %s\n", q.path, err.text);
-	return r < 0 ? 1 : 0;
+	return verb_report(q.path, r, &err);
 }

@@ -3,9 +3,9 @@
 #include "tools/cmd.h"
 #include "tools/device.h"
 #include "tools/status.h"
+#include "tools/verb.h"
 
 #include <errno.h>
-#include <getopt.h>
 #include <inttypes.h>
 #include <json.h>
 #include <stdio.h>
@@ -17,15 +17,9 @@ static const char usage_text[] = "Usage: qcow status [NAME] [--json]\n"
 				 "\n"
 				 "  --json  for programs\n";
 
-enum {
-	OPT_JSON = 256,
-	OPT_HELP
-};
-
 static const struct option options[] = {
-	{ "json", no_argument, NULL, OPT_JSON },
-	{ "help", no_argument, NULL, OPT_HELP },
-	{ NULL, 0, NULL, 0 },
+	{ "json", no_argument, NULL, VERB_JSON },
+	VERB_END_OPTIONS,
 };
 
 /* ---- for people ---------------------------------------------------------------------- */
@@ -188,17 +182,10 @@ static int collect_device(const struct device *device, void *arg)
 	return 0;
 }
 
-static void print_json(struct json_object *object)
-{
-	puts(json_object_to_json_string_ext(object, JSON_C_TO_STRING_PRETTY |
-							    JSON_C_TO_STRING_NOSLASHESCAPE));
-}
-
 /* ---- the verb ------------------------------------------------------------------------- */
 
 static int show_one(const char *name, bool json)
 {
-	struct json_object *object;
 	struct device device;
 	int r;
 
@@ -213,52 +200,44 @@ static int show_one(const char *name, bool json)
 		fprintf(stderr, "qcow: cannot read device '%s': %s\n", name, strerror(-r));
 	if (r)
 		return 1;
-	if (json) {
-		object = json_device(&device);
-		print_json(object);
-		json_object_put(object);
-	} else {
+	if (json)
+		verb_print_json(json_device(&device));
+	else
 		print_device(&device, NULL);
-	}
 	device_exit(&device);
 	return 0;
 }
 
 static int show_all(bool json)
 {
-	struct json_object *list = json_object_new_array();
-	int r;
+	struct json_object *list = json ? json_object_new_array() : NULL;
+	int r = device_for_each(json ? collect_device : print_device, list);
 
-	r = json ? device_for_each(collect_device, list) : device_for_each(print_device, NULL);
 	if (r)
 		fprintf(stderr, "qcow: cannot list the devices: %s\n", strerror(-r));
+	if (r)
+		json_object_put(list);
 	else if (json)
-		print_json(list);
-	json_object_put(list);
+		verb_print_json(list);
 	return r ? 1 : 0;
 }
+
+static int take(void *json, int opt)
+{
+	(void)opt; /* the only one */
+	*(bool *)json = true;
+	return 0;
+}
+
+static const struct verb verb = { usage_text, NULL, options, take, 0, 1, 0 };
 
 int cmd_status(int argc, char **argv)
 {
 	bool json = false;
-	int opt;
+	int status = verb_parse(&verb, argc, argv, &json);
 
-	while ((opt = getopt_long(argc, argv, "", options, NULL)) != -1) {
-		switch (opt) {
-		case OPT_JSON:
-			json = true;
-			break;
-		case OPT_HELP:
-			fputs(usage_text, stdout);
-			return 0;
-		default:
-			return 1;
-		}
-	}
-	if (argc - optind > 1) {
-		fputs(usage_text, stderr);
-		return 1;
-	}
+	if (status >= 0)
+		return status;
 	if (device_init())
 		return 1;
 	return optind < argc ? show_one(argv[optind], json) : show_all(json);

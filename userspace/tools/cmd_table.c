@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "tools/cmd.h"
+#include "tools/verb.h"
 #include "tools/words.h"
 
 static const char usage_text[] =
@@ -15,15 +16,10 @@ static const char usage_text[] =
 	"  --helper-timeout SECONDS, --map-budget KIB, --cache-budget KIB, --sector-size SIZE,\n"
 	"  --drop-bitmaps           as for qcow open\n";
 
-enum {
-	OPT_HELP = WORD_OPT_END
-};
-
 static const struct option options[] = {
 	WORD_CHAIN_OPTIONS,
 	WORD_DEVICE_OPTIONS,
-	{ "help", no_argument, NULL, OPT_HELP },
-	{ NULL, 0, NULL, 0 },
+	VERB_END_OPTIONS,
 };
 
 static int print_table(const struct table_line *line)
@@ -48,30 +44,19 @@ static int print_table(const struct table_line *line)
 	return params ? 0 : 1;
 }
 
-/* -1 to go on, or an exit status. */
-static int parse(int argc, char **argv, struct table_line *line)
+static int take(void *line, int opt)
 {
-	int opt;
-
-	while ((opt = getopt_long(argc, argv, "", options, NULL)) != -1) {
-		if (opt == OPT_HELP) {
-			fputs(usage_text, stdout);
-			return 0;
-		}
-		if (!word_is(opt) || word_add(line, opt, optarg))
-			return 1;
-	}
-	if (argc - optind != 1) {
-		fputs(usage_text, stderr);
-		return 1;
-	}
-	return table_line_set_image(line, argv[optind]) ? 1 : -1;
+	return word_add(line, opt, optarg);
 }
+
+static const struct verb verb = { usage_text, NULL, options, take, 1, 1, 0 };
 
 int cmd_table(int argc, char **argv)
 {
 	__attribute__((cleanup(table_line_exit))) struct table_line line = { 0 };
-	int status = parse(argc, argv, &line);
+	int status = verb_parse(&verb, argc, argv, &line);
 
-	return status >= 0 ? status : print_table(&line);
+	if (status >= 0)
+		return status;
+	return table_line_set_image(&line, argv[optind]) ? 1 : print_table(&line);
 }

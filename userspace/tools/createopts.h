@@ -20,7 +20,8 @@ struct create_options {
 /* Cuts @text up; the values stay in it. Says what is wrong; negative then. */
 int create_options_parse(struct create_options *o, char *text);
 
-/* "option NAME cannot be 'VALUE'" */
-int create_options_complain(const char *name, const char *value);
+/* Single values; -EINVAL: not one. */
+int create_options_version(const char *value, uint32_t *version);
+int create_options_prealloc(const char *value, enum qcow_prealloc *prealloc);
 
 #endif

@@ -6,7 +6,7 @@
 #include "host/direct.h"
 #include "host/trust.h"
 
-static int open_fd(int *fd, const char *path, bool write, bool share, struct qcow_error *err)
+int image_file_open_fd(int *fd, const char *path, bool write, bool share, struct qcow_error *err)
 {
 	struct host_options none = { 0 };
 	struct host_policy policy;
@@ -31,7 +31,7 @@ static int open_fd(int *fd, const char *path, bool write, bool share, struct qco
 int image_file_open(struct image_file *f, const char *path, bool write, bool share,
 		    struct qcow_error *err)
 {
-	int r = open_fd(&f->fd, path, write, share, err);
+	int r = image_file_open_fd(&f->fd, path, write, share, err);
 
 	f->io = NULL;
 	if (r < 0)
@@ -51,6 +51,13 @@ void image_file_close(struct image_file *f)
 	f->io = NULL;
 }
 
+int image_file_open_data(struct image_file *f, struct host_chain *hc, struct qcow_error *err)
+{
+	size_t layer = qcow_chain_data_layer(host_chain_lib(hc));
+
+	return layer ? image_file_open(f, host_chain_layer(hc, layer)->path, true, false, err) : 0;
+}
+
 int image_edit_open(struct image_edit *e, const char *path, const struct qcow_writer_params *params,
 		    struct qcow_error *err)
 {
@@ -64,6 +71,28 @@ int image_edit_open(struct image_edit *e, const char *path, const struct qcow_wr
 		r = qcow_writer_create(&e->w, e->img, params, err);
 	if (r < 0)
 		image_edit_close(e);
+	return r;
+}
+
+int image_edit_resize(struct image_edit *e, struct host_chain *hc, struct qcow_resize_params *p,
+		      struct qcow_error *err)
+{
+	struct image_file data = { 0 };
+	const struct qcow_image *img;
+	size_t below;
+	int r;
+
+	p->chain = host_chain_lib(hc);
+	below = qcow_chain_data_layer(p->chain) + 1;
+	if (below < host_chain_nr_layers(hc)) {
+		img = qcow_chain_layer_image(p->chain, below);
+		p->backing_size = img ? qcow_image_size(img) : host_chain_layer(hc, below)->size;
+	}
+	r = image_file_open_data(&data, hc, err);
+	p->data = data.io;
+	if (!r)
+		r = qcow_resize(e->w, p, err);
+	image_file_close(&data);
 	return r;
 }
 

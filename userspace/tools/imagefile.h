@@ -7,7 +7,9 @@
 
 #include "lib/error.h"
 #include "lib/io.h"
+#include "lib/resize.h"
 #include "lib/writer.h"
+#include "host/chain.h"
 
 struct image_file {
 	int fd;
@@ -21,6 +23,10 @@ struct image_file {
 int image_file_open(struct image_file *f, const char *path, bool write, bool share,
 		    struct qcow_error *err);
 void image_file_close(struct image_file *f); /* zeroed is fine */
+/* The same without a struct qcow_io. */
+int image_file_open_fd(int *fd, const char *path, bool write, bool share, struct qcow_error *err);
+/* The external data file of the chain's image, for writing; without one @f stays closed. */
+int image_file_open_data(struct image_file *f, struct host_chain *hc, struct qcow_error *err);
 
 /* An image whose metadata a verb changes; nobody else uses it meanwhile. */
 struct image_edit {
@@ -31,6 +37,9 @@ struct image_edit {
 
 int image_edit_open(struct image_edit *e, const char *path, const struct qcow_writer_params *params,
 		    struct qcow_error *err);
+/* Fills in the rest of @p from the chain, which shows what the image does. */
+int image_edit_resize(struct image_edit *e, struct host_chain *hc, struct qcow_resize_params *p,
+		      struct qcow_error *err);
 void image_edit_close(struct image_edit *e); /* zeroed is fine */
 
 #endif

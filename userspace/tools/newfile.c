@@ -11,32 +11,11 @@
 
 #include "host/direct.h"
 #include "host/names.h"
-#include "host/trust.h"
+#include "tools/imagefile.h"
 
 static int fail_errno(const char *path, struct qcow_error *err)
 {
 	return qcow_fail(err, errno, QCOW_NO_OFF, "%s: %s", path, strerror(errno));
-}
-
-/* Locked, so that nobody is in the middle of it, and nobody begins. */
-static int open_old(const char *path, int *fd, struct qcow_error *err)
-{
-	struct host_options none = { 0 };
-	struct host_request req = {
-		.role = HOST_ROLE_IMAGE,
-		.path = path,
-		.write = true,
-		.buffered_ok = true,
-		.lock = HOST_LOCK_WRITER,
-	};
-	struct host_policy policy;
-	int r = host_policy_init(&policy, path, &none, HOST_CONF_PATH, 0, err);
-
-	if (r < 0)
-		return r;
-	r = host_open_layer(&policy, &req, fd, err);
-	host_policy_exit(&policy);
-	return r;
 }
 
 /* Who owns it and who may read it stays as it was, as far as we may say so. */
@@ -83,7 +62,8 @@ static int open_by_kind(struct new_file *f, bool keep, bool direct, struct qcow_
 	if (!exists && (keep || errno != ENOENT))
 		return fail_errno(f->path, err);
 	if (exists)
-		r = open_old(f->path, &f->old_fd, err);
+		/* Locked, so that nobody is in the middle of it, and nobody begins. */
+		r = image_file_open_fd(&f->old_fd, f->path, true, false, err);
 	if (r < 0)
 		return r;
 	if (keep || (exists && S_ISBLK(st.st_mode))) {

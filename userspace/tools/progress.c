@@ -86,6 +86,22 @@ void progress_at(struct progress *p, uint64_t done, uint64_t total)
 	print(p, seconds(&p->start, &now), done, total);
 }
 
+static void on_progress(void *arg, uint64_t done, uint64_t total)
+{
+	progress_at(arg, done, total);
+}
+
+static bool on_cancelled(void *arg)
+{
+	(void)arg;
+	return cancel_asked();
+}
+
+struct qcow_watch progress_watch(struct progress *p)
+{
+	return (struct qcow_watch){ .progress = on_progress, .cancelled = on_cancelled, .arg = p };
+}
+
 void progress_end(struct progress *p)
 {
 	if (p->printed)

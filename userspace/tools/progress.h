@@ -7,6 +7,8 @@
 #include <stdint.h>
 #include <time.h>
 
+#include "lib/watch.h"
+
 struct progress {
 	bool shown;
 	struct timespec start, last;
@@ -17,6 +19,9 @@ void progress_start(struct progress *p, bool shown);
 /* @total 0: not known. Prints a few times a second. */
 void progress_at(struct progress *p, uint64_t done, uint64_t total);
 void progress_end(struct progress *p);
+
+/* For the library: shows @p, and stops it when a signal has asked for that. */
+struct qcow_watch progress_watch(struct progress *p);
 
 /* From now on SIGINT, SIGTERM and SIGHUP only say so; the second one kills. */
 void cancel_catch(void);

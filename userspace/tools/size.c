@@ -33,3 +33,14 @@ int size_parse(const char *text, uint64_t *bytes)
 	*bytes = n << shift;
 	return 0;
 }
+
+int size_parse_power(const char *text, uint32_t *bits)
+{
+	uint64_t n;
+	int r = size_parse(text, &n);
+
+	if (r < 0 || !n || n & (n - 1))
+		return -EINVAL;
+	*bits = (uint32_t)__builtin_ctzll(n);
+	return 0;
+}

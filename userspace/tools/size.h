@@ -10,4 +10,7 @@
  */
 int size_parse(const char *text, uint64_t *bytes);
 
+/* A power of two: its exponent. */
+int size_parse_power(const char *text, uint32_t *bits);
+
 #endif

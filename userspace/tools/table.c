@@ -31,6 +31,12 @@ int table_line_set_image(struct table_line *line, const char *image)
 	return make_absolute(image, &line->image);
 }
 
+int table_line_name(struct table_line *line, const char *image)
+{
+	line->image = strdup(image);
+	return line->image ? 0 : -ENOMEM;
+}
+
 static int push_word(struct table_line *line, char *word)
 {
 	char **words = realloc(line->words, (line->nr_words + 1) * sizeof(*words));

@@ -17,6 +17,8 @@ struct table_line {
  * stay: names inside the image are relative to the path as written.
  */
 int table_line_set_image(struct table_line *line, const char *image);
+/* As written: for a verb that opens it itself, and names it to the user. */
+int table_line_name(struct table_line *line, const char *image);
 
 /* Adds `name` or `name:value`; with @is_path, @value is made absolute. */
 int table_line_add(struct table_line *line, const char *name, const char *value, int is_path);

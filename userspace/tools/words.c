@@ -4,6 +4,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "tools/verb.h"
+
 static const struct {
 	const char *name;
 	bool is_path;
@@ -24,6 +26,12 @@ bool word_is(int opt)
 int word_add(struct table_line *line, int opt, const char *arg)
 {
 	return table_line_add(line, words[opt - WORD_OPT].name, arg, words[opt - WORD_OPT].is_path);
+}
+
+int word_take_format(const char *name, const char *arg, enum host_format *format)
+{
+	*format = host_format_parse(arg);
+	return *format == HOST_FORMAT_UNKNOWN ? verb_complain(name, arg) : 0;
 }
 
 int word_copy_dirs(struct table_line *to, const struct table_line *from)

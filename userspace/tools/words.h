@@ -51,6 +51,9 @@ bool word_is(int opt);
 /* Adds the word to @line; -ENOMEM or another negative errno. */
 int word_add(struct table_line *line, int opt, const char *arg);
 
+/* "raw" or "qcow2", for option @name; -EINVAL: neither, and said so. */
+int word_take_format(const char *name, const char *arg, enum host_format *format);
+
 /* Only the folders of @from: for another image beside it. */
 int word_copy_dirs(struct table_line *to, const struct table_line *from);
 
