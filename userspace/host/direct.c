@@ -17,6 +17,12 @@ struct direct_io {
 	struct qcow_io io;
 	int fd;
 	bool is_bdev;
+	/*
+	 * Held by whoever writes through the page cache: the file system lets one at a time
+	 * write to a file anyway, and those who wait in it burn a processor meanwhile.
+	 */
+	pthread_mutex_t write_lock;
+	bool buffered;
 	pthread_mutex_t lock; /* of bounce */
 	uint8_t *bounce;
 	size_t bounce_size;
@@ -157,10 +163,16 @@ static int write_bounced(struct direct_io *d, const uint8_t *buf, size_t len, ui
 static int direct_pwrite(struct qcow_io *io, const void *buf, size_t len, uint64_t off)
 {
 	struct direct_io *d = to_direct(io);
+	int r;
 
 	if ((len | off) & (io->align - 1) || (uintptr_t)buf & (io->mem_align - 1))
 		return write_bounced(d, buf, len, off);
-	return write_aligned(d, buf, len, off);
+	if (d->buffered)
+		pthread_mutex_lock(&d->write_lock);
+	r = write_aligned(d, buf, len, off);
+	if (d->buffered)
+		pthread_mutex_unlock(&d->write_lock);
+	return r;
 }
 
 static int direct_flush(struct qcow_io *io)
@@ -247,6 +259,7 @@ static void direct_destroy(struct qcow_io *io)
 	struct direct_io *d = to_direct(io);
 
 	pthread_mutex_destroy(&d->lock);
+	pthread_mutex_destroy(&d->write_lock);
 	pthread_mutex_destroy(&d->hole_lock);
 	free(d->bounce);
 	free(d);
@@ -320,7 +333,8 @@ static int find_align(struct direct_io *d, struct qcow_error *err)
 		return qcow_fail(err, errno, QCOW_NO_OFF, "bad descriptor: %s", strerror(errno));
 	d->io.ops = (flags & O_ACCMODE) == O_RDWR ? &direct_write_ops : &direct_ops;
 	d->io.align = d->io.mem_align = 1;
-	if (!(flags & O_DIRECT) || statx_align(d))
+	d->buffered = !(flags & O_DIRECT);
+	if (d->buffered || statx_align(d))
 		return 0;
 	if (d->is_bdev && !ioctl(d->fd, BLKSSZGET, &ssz) && is_power_of_two((uint32_t)ssz)) {
 		d->io.align = d->io.mem_align = (uint32_t)ssz;
@@ -369,6 +383,7 @@ int host_io_create(struct qcow_io **io, int fd, struct qcow_error *err)
 		goto out_free;
 	}
 	pthread_mutex_init(&d->lock, NULL);
+	pthread_mutex_init(&d->write_lock, NULL);
 	pthread_mutex_init(&d->hole_lock, NULL);
 	*io = &d->io;
 	return 0;
