@@ -61,6 +61,11 @@ sound() {
 # same_disk IMAGE: qemu/IMAGE and ours/IMAGE have the same contents, snapshots included.
 same_disk() {
 	local id
+	# As files they would be read from end to end.
+	if [ "$(qemu-img info -f qcow2 --output=json "ours/$1" | sed -nE 's/.*"virtual-size": ([0-9]+).*/\1/p')" -gt $((8 << 30)) ]; then
+		qemu-img compare -q -f qcow2 -F qcow2 "qemu/$1" "ours/$1" 2>&1 || echo 'contents differ'
+		return
+	fi
 	for id in qemu ours; do
 		(cd $id && qemu-img convert -f qcow2 -O raw "$1" ../$id.raw) 2>log || { echo "$id: $(cat log)"; return; }
 	done

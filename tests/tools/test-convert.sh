@@ -145,6 +145,49 @@ else
 fi
 head -c 9000448 /dev/urandom >dev && "$QCOW" convert -n -f raw a.raw dev
 if cmp -s a.raw dev; then ok convert/in-place; else fail convert/in-place differs; fi
+# Into an image that is there: what lies behind the source stays, and so do its snapshots.
+for o in cluster_size=64k cluster_size=4k,compat=0.10 extended_l2=on data_file=d preallocation=full cluster_size=2M; do
+	make_images "qemu-img create -f qcow2 -o $o i 12M && $io -c 'write -P 7 1M 11M' i" || { fail "convert/into-$o" 'cannot make it'; continue; }
+	if [[ $o != data_file* ]]; then
+		for d in qemu ours; do (cd $d && qemu-img snapshot -c s i); done
+	fi
+	run_both 'TOOL convert -n -f raw -O qcow2 ../a.raw i'
+	agree "convert/into-$o" i
+done
+both convert/into-preallocated i 'qemu-img create -f qcow2 -o preallocation=metadata i 12M' \
+	'TOOL convert -n -f raw -O qcow2 ../a.raw i && qemu-img map --output=json i >map.json'
+make_images "qemu-img create -f qcow2 -o preallocation=full i 12M"
+before=$(stat -c %s ours/i)
+run_both 'TOOL convert -n -f raw -O qcow2 ../a.raw i'
+agree convert/into-in-place i
+[ "$(stat -c %s ours/i)" = "$before" ] || fail convert/into-in-place/size "it grew from $before to $(stat -c %s ours/i) bytes"
+both convert/into-over-base i "cp ../a.raw base && qemu-img create -f qcow2 -b base -F raw i 12M && $io -c 'write -P 7 9M 1M' i" \
+	'TOOL convert -n -f raw -O qcow2 ../small.raw i'
+both convert/into-smaller i 'qemu-img create -f qcow2 i 1M' 'TOOL convert -n -f raw -O qcow2 ../small.raw i'
+
+# Several sources, one behind the other, none of them whole clusters.
+make_images "cp ../small.raw s && qemu-img convert -f raw -O qcow2 ../small.raw q"
+for o in '' '-c' '-o cluster_size=4k'; do
+	run_both "rm -f i; TOOL convert -f raw -O qcow2 $o s s s i"
+	agree "convert/several$o" i
+	cmp -s <(cat small.raw small.raw small.raw) ours.raw || fail "convert/several$o" 'not one behind the other'
+done
+run_both 'rm -f i; TOOL convert -f qcow2 -O qcow2 q q i'
+agree convert/several-images i
+refused convert/several-with-base 'several sources' "$QCOW" convert -O qcow2 -B over/base -F raw over/i over/i out
+
+# Bitmaps come along.
+bitmaps="cp ../src/i q && qemu-img snapshot -d s q && qemu-img bitmap --add q b && qemu-img bitmap --add -g 4k q fine &&
+	qemu-img bitmap --disable q b && $io -c 'write -P 3 100k 9k' -c 'write -P 3 1M 64k' q"
+both convert/bitmaps i "$bitmaps" 'TOOL convert --bitmaps -f qcow2 -O qcow2 q i'
+both convert/no-bitmaps i "$bitmaps" 'TOOL convert -f qcow2 -O qcow2 q i'
+make_images "$bitmaps"
+for d in qemu ours; do (cd $d && "$REPO/tests/tools/in-use.py" q); done
+run_both 'TOOL convert --bitmaps -f qcow2 -O qcow2 q i'
+if [ $mine = 1 ] && [ $theirs = 1 ] && [ ! -e ours/i ]; then ok convert/broken-bitmap; else fail convert/broken-bitmap "$mine, $theirs: $(cat ours.err)"; fi
+run_both 'TOOL convert --bitmaps --skip-broken-bitmaps -f qcow2 -O qcow2 q i'
+agree convert/skip-broken-bitmap i
+
 for s in 0 4k 64k; do
 	rm -f o.raw && "$QCOW" convert -S $s -f raw a.raw o.raw
 	case $s in 0) want=17592 ;; 4k) want=$(($(du -k a.raw | cut -f 1) * 2)) ;; *) want=0 ;; esac

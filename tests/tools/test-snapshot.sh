@@ -68,8 +68,13 @@ else
 	ok snapshot/refcount-bits-2
 fi
 
-# The lists read the same.
-make_images "$(image compat=1.1)"
+# An L1 table of 4 MiB; zero clusters of both kinds.
+both snapshot/huge-l1/create i "$(image cluster_size=4k 1T)" "TOOL snapshot -c three i"
+both snapshot/huge-l1/delete-first i "$(image cluster_size=4k 1T)" "TOOL snapshot -d one i"
+cases zeros "qemu-img create -f qcow2 i 4M && $io -c 'write -P 7 0 1M' -c 'write -z 0 128k' -c 'write -zu 256k 128k' i && $history"
+
+# The lists read the same, whatever has to go into the columns.
+make_images "$(image compat=1.1) && qemu-img snapshot -c 'a name that is much longer than any column is wide' i"
 if [ "$("$QCOW" snapshot -l ours/i)" = "$(qemu-img snapshot -l ours/i)" ]; then ok snapshot/list; else
 	fail snapshot/list "$("$QCOW" snapshot -l ours/i)"
 fi

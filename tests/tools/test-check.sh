@@ -1,0 +1,122 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: GPL-2.0-only
+# qcow check beside qemu-img check: verdicts, fields and exit codes on damaged images, and what repairs leave.
+# shellcheck source=tests/tools/lib.sh
+. "$(dirname "$0")/lib.sh"
+
+io='qemu-io -f qcow2'
+damage=$REPO/tests/tools/damage.py
+
+fields() { tr -d ' \t' <"$1" | tr ',' '\n' | grep -E '^"(check-errors|corruptions|leaks|.*-clusters|image-end-offset)"' | sort; }
+
+# verdict NAME: after run_both of a check with --output=json
+verdict() {
+	local why=''
+	[ "$mine" = "$theirs" ] || why="exit status $mine, qemu-img $theirs; $(head -n 1 ours.err)"
+	[ -n "$why" ] || why=$(diff <(fields qemu.out) <(fields ours.out) | tr '\n' ' ')
+	if [ -n "$why" ]; then fail "$1" "$why"; else ok "$1"; fi
+}
+
+# repaired NAME: after run_both of a repair. Ours is sound, and shows what QEMU's does.
+repaired() {
+	local why=''
+	[ "$mine" = "$theirs" ] || why="exit status $mine, qemu-img $theirs; $(head -n 1 ours.err)"
+	[ -n "$why" ] || [ "$mine" != 0 ] || why=$(sound ours/i)
+	[ -n "$why" ] || why=$(same_disk i)
+	if [ -n "$why" ]; then fail "$1" "$why"; else ok "$1"; fi
+}
+
+# cases NAME MAKE: the image i, sound and damaged in each way
+cases() {
+	local what
+	for what in sound $damages; do
+		make_images "$2" || { fail "check/$1/$what" "$(tail -n 1 log)"; continue; }
+		[ $what = sound ] || for d in qemu ours; do "$damage" $d/i $what; done
+		run_both 'TOOL check -f qcow2 --output=json i'
+		verdict "check/$1/$what"
+		run_both 'TOOL check -f qcow2 -r all i'
+		repaired "check/$1/$what/repaired"
+	done
+}
+
+damages='leak too-high too-low l2-too-low copied l1-copied no-refblock refblock-past-end'
+for o in compat=0.10 compat=1.1 cluster_size=4k extended_l2=on; do
+	cases $o "qemu-img create -f qcow2 -o $o i 4M && $io -c 'write -P 7 0 1M' i"
+done
+full && for o in cluster_size=512 cluster_size=2M cluster_size=4k,compat=0.10 cluster_size=16k,extended_l2=on; do
+	cases $o "qemu-img create -f qcow2 -o $o i 40M && $io -c 'write -P 7 0 30M' i"
+done
+cases snapshots "qemu-img create -f qcow2 i 4M && $io -c 'write -P 7 0 1M' i && qemu-img snapshot -c a i &&
+	$io -c 'write -P 8 640k 64k' i"
+damages='dirty corrupt'
+cases marks "qemu-img create -f qcow2 i 4M && $io -c 'write -P 7 0 1M' i"
+# No repair helps, neither QEMU's nor ours: said, and nothing made worse.
+for what in data-past-end unaligned-data two-point-to-one; do
+	make_images "qemu-img create -f qcow2 i 4M && $io -c 'write -P 7 0 1M' i"
+	for d in qemu ours; do "$damage" $d/i $what; done
+	run_both 'TOOL check -f qcow2 --output=json i'
+	if [ $mine = 2 ] && [ $theirs = 2 ]; then ok check/$what; else fail check/$what "exit status $mine, qemu-img $theirs"; fi
+done
+
+# Only leaks: -r leaks gives them back, and touches nothing of worse damage.
+make_images "qemu-img create -f qcow2 i 4M && $io -c 'write -P 7 0 1M' i"
+for d in qemu ours; do "$damage" $d/i leak; done
+run_both 'TOOL check -q -f qcow2 i'
+if [ $mine = 3 ] && [ $theirs = 3 ]; then ok check/leaks; else fail check/leaks "exit status $mine, qemu-img $theirs"; fi
+run_both 'TOOL check -r leaks -f qcow2 i'
+repaired check/leaks/repaired
+for d in qemu ours; do "$damage" $d/i too-low; done
+run_both 'TOOL check -r leaks -q -f qcow2 i || true; TOOL check -q -f qcow2 i'
+if [ $mine = 2 ] && [ $theirs = 2 ]; then ok check/leaks/damage-stays; else fail check/leaks/damage-stays "exit status $mine, qemu-img $theirs"; fi
+
+# Many references to one cluster: more than a byte counts.
+make_images "qemu-img create -f qcow2 i 2M && $io -c 'write -P 7 0 2M' i && for n in \$(seq 270); do qemu-img snapshot -c \$n i || exit; done"
+run_both 'TOOL check -f qcow2 --output=json i'
+verdict check/270-snapshots
+
+# What QEMU does not see: a cluster that does not decompress; a missing base is no obstacle.
+qemu-img create -q -f qcow2 z 1M && $io -c 'write -c -P 7 0 64k' z >log && "$damage" z compressed-bytes
+status=0 data=0
+"$QCOW" check -q z || status=$?
+"$QCOW" check -q --data z || data=$?
+if [ $status$data = 02 ]; then ok check/data; else fail check/data "exit status $status, with --data $data"; fi
+qemu-img create -q -f qcow2 -u -b missing -F raw over 1M
+if "$QCOW" check -q over; then ok check/no-base; else fail check/no-base "exit status $?"; fi
+
+# The keys of an encrypted image are in use, too; to count them no key is needed.
+qemu-img create -q -f qcow2 --object secret,id=s,data=x -o encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10 luks 1M
+qemu-io --object secret,id=s,data=x --image-opts -c 'write 0 300k' driver=qcow2,file.filename=luks,encrypt.key-secret=s >log
+if "$QCOW" check luks >out 2>&1 && grep -q 'No errors' out; then ok check/luks; else fail check/luks "$(head -n 2 out)"; fi
+
+# A chain that bites its tail: info shows one image, and the chain is refused.
+qemu-img create -q -f qcow2 x 1M && qemu-img create -q -f qcow2 -b x -F qcow2 y && qemu-img rebase -u -b y -F qcow2 x
+status=0
+"$QCOW" info x >log && timeout 10 "$QCOW" check -q x || status=$?
+if [ $status = 0 ] && ! timeout 10 "$QCOW" info --backing-chain x >log 2>err && grep -q loop err; then ok check/loop; else
+	fail check/loop "$status: $(cat err)"
+fi
+
+# Exit codes 1 and 63.
+for want in '1 missing' '1 raw' '63 -f raw raw'; do
+	head -c 65536 /dev/zero >raw
+	status=0
+	# shellcheck disable=SC2086
+	"$QCOW" check ${want#* } >out 2>err || status=$?
+	if [ $status = "${want%% *}" ] && [ "$(wc -l <err)" = 1 ]; then ok "check/status-${want// /-}"; else
+		fail "check/status-${want// /-}" "exit status $status: $(cat err)"
+	fi
+done
+
+# 16 TiB within 512 MiB, wherever its clusters lie.
+"$damage" far far
+cat >limit.py <<'EOP'
+import resource, subprocess, sys
+status = subprocess.call(sys.argv[1:])
+used = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss >> 10
+print(f"exit status {status}, {used} MiB")
+sys.exit(status or used > 512)
+EOP
+if timeout 300 python3 limit.py "$QCOW" check -q far >out 2>&1; then ok check/16-tib-in-512-mib; else
+	fail check/16-tib-in-512-mib "$(cat out)"
+fi
+finish
