@@ -1,0 +1,209 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: GPL-2.0-only
+# Disks that fail, at times or in places, under image and base: what fails is what the user sees, the mode is the
+# documented one, and what was acknowledged before is there afterwards.
+# vm: --disk 512M
+# shellcheck disable=SC2154 # use_disk sets its first
+# shellcheck source=tests/lib.sh
+. "$(dirname "$0")/../lib.sh"
+# shellcheck source=tests/devices.sh
+. "$TESTS/devices.sh"
+# shellcheck source=tests/write.sh
+. "$TESTS/write.sh"
+requires qemu-img python3
+
+# frail ok|write|all, or frail at OFFSET LENGTH: what the device "frail" over disk1 fails at from now on
+frail() {
+	local sectors first last
+	sectors=$(blockdev --getsz "$disk1")
+	case $1 in
+	ok) echo "0 $sectors linear $disk1 0" ;;
+	write) echo "0 $sectors flakey $disk1 0 0 3600 1 error_writes" ;;
+	all) echo "0 $sectors flakey $disk1 0 0 3600" ;;
+	at)
+		first=$(($2 / 512)) last=$((($2 + $3) / 512))
+		echo "0 $first linear $disk1 0"
+		echo "$first $((last - first)) error"
+		echo "$last $((sectors - last)) linear $disk1 $last"
+		;;
+	esac >"$SCRATCH/table"
+	if [ -b /dev/mapper/frail ]; then
+		dmsetup load frail "$SCRATCH/table"
+		dmsetup suspend --nolockfs frail
+		dmsetup resume frail
+	else
+		dmsetup create frail "$SCRATCH/table"
+	fi
+}
+
+write_block() { # write_block NUMBER BYTE: of 64 KiB, durably
+	head -c 65536 /dev/zero | tr '\0' "\\$(printf %o "$2")" |
+		dd of=/dev/mapper/e bs=64k count=1 seek="$1" iflag=fullblock oflag=direct conv=fsync,nocreat status=none
+}
+
+read_block() { # read_block NUMBER: from the disk below
+	dd if=/dev/mapper/e of=/dev/null bs=64k count=1 skip="$1" iflag=direct status=none
+}
+
+# io_error COMMAND...: fails with EIO and nothing else
+io_error() {
+	refused "$@"
+	grep -q 'Input/output error' "$SCRATCH/said" || fail "$*: $(cat "$SCRATCH/said")"
+}
+
+# block_is NUMBER BYTE: as QEMU reads it
+block_is() {
+	qemu_reads /dev/mapper/frail "read -q -P $2 $(($1 * 64))k 64k"
+}
+
+# qemu_reads IMAGE COMMAND...: it says nothing if the bytes are right
+qemu_reads() {
+	local said words=() command
+	for command in "${@:2}"; do
+		words+=(-c "$command")
+	done
+	said=$(qemu-io -r -f qcow2 "${words[@]}" "$1" 2>&1) || fail "$1: $said"
+	equal "what QEMU says of $1" "$said" ''
+}
+
+mode_is() {
+	equal "mode" "$(state e mode)" "$1"
+}
+
+told_read_only() { # told_read_only EVENTS-BEFORE
+	[ "$(state e mode)" = RO ] && [ "$(events)" -gt "$1" ]
+}
+
+events() {
+	dmsetup info -c --noheadings -o events e
+}
+
+# The pool is as full as it gets: no GRANT is under way.
+pool_is_full() {
+	[ "$(counter e clusters_leased)" -gt 512 ]
+}
+
+# Data that cannot be written fails alone: nobody else suffers, and later it can.
+failing_data() {
+	local errors
+	frail ok
+	qemu-img create -q -f qcow2 /dev/mapper/frail 128M
+	open_rw e /dev/mapper/frail
+	write_block 1 0x21
+	write_block 2 0x22
+	eventually 60 pool_is_full
+	frail write
+	# In place, and to a new cluster.
+	io_error write_block 1 0x31
+	io_error write_block 3 0x33
+	read_block 2
+	frail ok
+	mode_is RW
+	errors=$(counter e errors)
+	equal "errors" "$((errors >= 2))" 1
+	write_block 4 0x44
+	write_block 3 0x43
+	close_rw e
+	checked /dev/mapper/frail
+	block_is 2 0x22
+	block_is 3 0x43
+	block_is 4 0x44
+}
+
+# Data reaches the disk, tables do not: the flush fails, and nothing may be believed written from then on.
+failing_commit() { # failing_commit WHAT-FAILS
+	local before
+	qemu-img create -q -f qcow2 /dev/mapper/frail 128M
+	open_rw e /dev/mapper/frail
+	write_block 1 0x41
+	eventually 60 pool_is_full
+	dd if=/dev/urandom of=/dev/mapper/e bs=64k count=1 seek=5 oflag=direct status=none
+	before=$(events)
+	"$1"
+	refused sync -d /dev/mapper/e
+	eventually 60 told_read_only "$before"
+	refused write_block 2 0x42
+	read_block 1
+	frail ok
+	# Not even now: what the disk has is unknown until the image is opened afresh.
+	refused write_block 2 0x42
+	mode_is RO
+	qcow close e --force
+	checked /dev/mapper/frail leaks
+	block_is 1 0x41
+	block_is 2 0
+}
+
+all_writes() {
+	frail write
+}
+
+# What is in it is known: only writing it fails.
+first_table() {
+	frail at "$(table_of 0)" 65536
+}
+
+# table_of NUMBER: where the NUMBER-th L2 table of the image on frail is
+table_of() {
+	blockdev --flushbufs /dev/mapper/frail
+	python3 -c 'import struct, sys
+with open("/dev/mapper/frail", "rb") as f:
+    f.seek(40)
+    f.seek(struct.unpack(">Q", f.read(8))[0] + 8 * int(sys.argv[1]))
+    print(struct.unpack(">Q", f.read(8))[0] & 0x00fffffffffffe00)' "$1"
+}
+
+# A table that cannot be read: what it maps fails, the rest goes on; and when it can be read again, all does.
+failing_table() {
+	local bad
+	qemu-img create -q -f qcow2 /dev/mapper/frail 2G
+	qemu-io -f qcow2 -c 'write -q -P 0x61 0 1M' -c 'write -q -P 0x62 1G 1M' /dev/mapper/frail
+	bad=$(table_of 2)
+	[ "$bad" -gt 0 ] || fail "no L2 table"
+	frail at "$bad" 65536
+	open_rw e /dev/mapper/frail
+	io_error read_block 16384
+	io_error write_block 16385 0x63
+	read_block 1
+	write_block 2 0x64
+	mode_is RW
+	frail ok
+	read_block 16384
+	write_block 16385 0x65
+	mode_is RW
+	close_rw e
+	checked /dev/mapper/frail
+	block_is 2 0x64
+	block_is 16384 0x62
+	block_is 16385 0x65
+}
+
+# Copying from the base fails; what needs no copy goes on, and so does copying when the base is back.
+failing_base() {
+	qemu-img create -q -f qcow2 /dev/mapper/frail 128M
+	qemu-io -f qcow2 -c 'write -q -P 0x51 0 8M' /dev/mapper/frail
+	qemu-img create -q -f qcow2 -b /dev/mapper/frail -F qcow2 "$SCRATCH/top"
+	qcow open e "$SCRATCH/top" --backing /dev/mapper/frail --backing-format qcow2
+	read_block 1
+	frail all
+	io_error dd if=/dev/zero of=/dev/mapper/e bs=4k count=1 seek=16 oflag=direct conv=fsync,nocreat
+	io_error read_block 1
+	write_block 3 0x53
+	mode_is RW
+	frail ok
+	dd if=/dev/zero of=/dev/mapper/e bs=4k count=1 seek=16 oflag=direct conv=fsync,nocreat status=none
+	mode_is RW
+	close_rw e
+	checked "$SCRATCH/top"
+	qemu_reads "$SCRATCH/top" 'read -q -P 0x53 192k 64k' 'read -q -P 0 64k 4k' 'read -q -P 0x51 68k 60k'
+}
+
+use_disk disk1 1 512M
+modprobe -q dm-flakey || true
+cleanup dmsetup remove --force frail
+cleanup drop_rw e
+failing_data
+failing_commit all_writes
+failing_commit first_table
+failing_table
+failing_base
