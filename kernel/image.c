@@ -227,6 +227,11 @@ static dev_t own_dev(const struct qcow_target *t)
 	return disk_devt(dm_disk(dm_table_get_md(t->ti->table)));
 }
 
+static bool is_writable(const struct dm_dev *dev)
+{
+	return dev->mode & BLK_OPEN_WRITE && !bdev_read_only(dev->bdev);
+}
+
 /* A layer on a block device must be one that the constructor opened. */
 static int match_device(struct qcow_target *t, struct qcow_layer *layer)
 {
@@ -240,6 +245,8 @@ static int match_device(struct qcow_target *t, struct qcow_layer *layer)
 			continue;
 		layer->bdev = t->devs[i]->bdev;
 		layer->size = bdev_nr_bytes(layer->bdev);
+		if (layer->flags & DM_QCOW_LAYER_WRITABLE && !is_writable(t->devs[i]))
+			return -EROFS;
 		return 0;
 	}
 	DMERR("%s: a layer moved to device %u:%u: load a new table", t->args.path,

@@ -10,13 +10,22 @@
 /* Host offsets are kept in 47 bits of sectors; qcow2 itself stops at 2^56. */
 #define MAX_HOST_OFF	BIT_ULL(56)
 
+/*
+ * What the helper may not write through its descriptor the kernel does not write for
+ * it: it was given read-only ones for what is not its image.
+ */
+static int check_mode(const struct file *file, bool write)
+{
+	fmode_t need = FMODE_READ | (write ? FMODE_WRITE : 0);
+
+	return (file->f_mode & need) == need ? 0 : -EBADF;
+}
+
 static int check_file(struct file *file, dev_t self, bool write)
 {
 	struct inode *inode = file_inode(file);
 
-	if (!(file->f_mode & FMODE_READ) || !file->f_op->read_iter)
-		return -EBADF;
-	if (write && (!(file->f_mode & FMODE_WRITE) || !file->f_op->write_iter))
+	if (!file->f_op->read_iter || (write && !file->f_op->write_iter))
 		return -EBADF;
 	if (write && IS_IMMUTABLE(inode))
 		return -EPERM;
@@ -39,20 +48,22 @@ static int check_file(struct file *file, dev_t self, bool write)
  * @self: number of the dm device itself, which no layer may lie on
  *
  * Context: the helper's, in its sendmsg(2); may sleep.
- * Return: 0, and the caller owes qcow_layer_close(); -EBADF, -EINVAL,
+ * Return: 0, and the caller owes qcow_layer_close(); -EBADF (not open for that), -EINVAL,
  * -EOPNOTSUPP (no direct I/O), -ETXTBSY (a swap file), -EPERM (immutable), -ELOOP.
  */
 int qcow_layer_open(struct qcow_layer *layer, const struct dm_qcow_layer *desc, dev_t self)
 {
+	bool write = desc->flags & DM_QCOW_LAYER_WRITABLE;
 	struct file *file = fget(desc->fd);
-	int r = 0;
+	int r;
 
 	if (!file)
 		return -EBADF;
-	if (S_ISBLK(file_inode(file)->i_mode))
+	r = check_mode(file, write);
+	if (!r && S_ISBLK(file_inode(file)->i_mode))
 		r = file_inode(file)->i_rdev == self ? -ELOOP : 0;
-	else
-		r = check_file(file, self, desc->flags & DM_QCOW_LAYER_WRITABLE);
+	else if (!r)
+		r = check_file(file, self, write);
 	if (r) {
 		fput(file);
 		return r;
