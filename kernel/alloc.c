@@ -7,10 +7,9 @@
 
 #include "alloc.h"
 #include "dm-qcow.h"
-#include "layer.h"
 
-#define TABLES_ASKED	64	/* metadata tables to have in reserve */
 #define TABLES_LOW	16
+#define BARREN_MAX	8	/* GRANTs one after the other without a table */
 #define RETRY_DELAY	HZ	/* while there is no space */
 
 /* A lease takes about as long as writing half of one: the next is asked for in time. */
@@ -19,12 +18,18 @@ static bool is_low(const struct qcow_alloc *alloc)
 	return !alloc->identity && alloc->nr_free < alloc->lease_clusters / 2 + 1;
 }
 
+/* Clusters, or tables to name them in. */
+static bool lacks_locked(const struct qcow_alloc *alloc)
+{
+	return is_low(alloc) || alloc->nr_tables < TABLES_LOW || alloc->wanted;
+}
+
 static void kick_locked(struct qcow_alloc *alloc)
 {
 	lockdep_assert_held(&alloc->lock);
 	if (alloc->stopped || alloc->state != QCOW_ALLOC_IDLE || alloc->no_space_since)
 		return;
-	if (!is_low(alloc) && alloc->nr_tables >= TABLES_LOW && !alloc->wanted)
+	if (!lacks_locked(alloc))
 		return;
 	alloc->wanted = false;
 	alloc->state = QCOW_ALLOC_PROPOSING;
@@ -62,35 +67,6 @@ static void tell(struct qcow_alloc *alloc, int error)
 		alloc->changed(alloc, error);
 }
 
-static bool lease_ok(const struct qcow_alloc *alloc, const struct dm_qcow_lease *l, u32 flags)
-{
-	u64 size = BIT_ULL(alloc->cluster_shift + SECTOR_SHIFT);
-
-	if (!l->nr_clusters || l->flags & ~flags || !IS_ALIGNED(l->host_off, size))
-		return false;
-	/* Tables go into the image; with identity that is not the layer we know. */
-	if (l->flags & DM_QCOW_LEASE_TABLE)
-		return true;
-	return !alloc->identity && qcow_layer_holds(alloc->layer, l->host_off,
-						    l->nr_clusters * size);
-}
-
-static int copy_leases(struct qcow_alloc *alloc, const struct qcow_answer *a, u32 flags)
-{
-	struct dm_qcow_lease l;
-	unsigned int i;
-
-	if (a->nr_leases > DM_QCOW_MAX_LEASES)
-		return -EINVAL;
-	for (i = 0; i < a->nr_leases; i++) {
-		memcpy(&l, a->leases + i * sizeof(l), sizeof(l));
-		if (!lease_ok(alloc, &l, flags))
-			return -EINVAL;
-		alloc->proposal[i] = l;
-	}
-	return 0;
-}
-
 static int propose_done(struct qcow_upcall *uc, const struct qcow_answer *answer)
 {
 	struct qcow_alloc *alloc = uc->private;
@@ -99,10 +75,12 @@ static int propose_done(struct qcow_upcall *uc, const struct qcow_answer *answer
 	qcow_upcall_free(alloc->upcalls, uc);
 	/* In PROPOSING nobody else touches the proposal. */
 	if (!error)
-		r = copy_leases(alloc, answer, DM_QCOW_LEASE_TABLE);
-	error = error ?: r;
+		r = qcow_alloc_take_proposal(alloc, answer);
+	if (r)
+		error = -EIO;
 	spin_lock(&alloc->lock);
-	if (!error && !answer->nr_leases && is_low(alloc))
+	/* Nobody would come again for who waits for what did not come. */
+	if (!error && !answer->nr_leases && (is_low(alloc) || !alloc->nr_tables))
 		error = -ENOSPC;
 	if (error || !answer->nr_leases) {
 		error = verdict_locked(alloc, error);
@@ -125,6 +103,20 @@ static void add_free_locked(struct qcow_alloc *alloc, u64 cluster, u64 nr, bool 
 		alloc->nr_leaked += nr;
 }
 
+/* ATTACH has no room for more; the oldest are in use by now. */
+static void bound_tables_locked(struct qcow_alloc *alloc)
+{
+	struct qcow_space *s, *prev;
+	unsigned int nr = 0;
+
+	list_for_each_entry_safe_reverse(s, prev, &alloc->tables, node) {
+		if (++nr <= DM_QCOW_MAX_LEASES)
+			continue;
+		list_del(&s->node);
+		kfree(s);
+	}
+}
+
 static void take_grant_locked(struct qcow_alloc *alloc, const struct qcow_answer *answer)
 {
 	struct dm_qcow_lease l;
@@ -140,29 +132,12 @@ static void take_grant_locked(struct qcow_alloc *alloc, const struct qcow_answer
 		else if (!qcow_space_add(&alloc->tables, cluster, l.nr_clusters, false))
 			alloc->nr_leaked += l.nr_clusters;
 	}
+	bound_tables_locked(alloc);
 	alloc->nr_proposal = 0;
 	alloc->nr_tables = answer->tables;
 	alloc->no_space_since = 0;
 	alloc->smaller = 0;
 	alloc->nr_leases++;
-}
-
-static bool same_leases(const struct qcow_alloc *alloc, const struct qcow_answer *answer)
-{
-	struct dm_qcow_lease l;
-	unsigned int i;
-
-	if (answer->nr_leases != alloc->nr_proposal ||
-	    !qcow_answer_has(answer, DM_QCOW_ATTR_TABLES))
-		return false;
-	for (i = 0; i < alloc->nr_proposal; i++) {
-		memcpy(&l, answer->leases + i * sizeof(l), sizeof(l));
-		if (l.host_off != alloc->proposal[i].host_off ||
-		    l.nr_clusters != alloc->proposal[i].nr_clusters ||
-		    (l.flags & ~DM_QCOW_LEASE_ZERO) != alloc->proposal[i].flags)
-			return false;
-	}
-	return true;
 }
 
 /* What failed in a way that leaves open whether it was done. */
@@ -181,17 +156,31 @@ static bool ask_less_locked(struct qcow_alloc *alloc, int error)
 	return true;
 }
 
+/*
+ * Once it may happen that a COMMIT used all the tables of a GRANT said again. But who
+ * never has any would be asked for ever, and nobody's write would end.
+ */
+static bool goes_nowhere(struct qcow_alloc *alloc, const struct qcow_answer *answer)
+{
+	/* Only GRANTs' answers look at it, and they come one at a time. */
+	alloc->nr_barren = answer->tables ? 0 : alloc->nr_barren + 1;
+	return alloc->nr_barren > BARREN_MAX;
+}
+
 static int grant_done(struct qcow_upcall *uc, const struct qcow_answer *answer)
 {
 	struct qcow_alloc *alloc = uc->private;
 	int error = answer->error, r = 0;
+	bool granted;
 
 	qcow_upcall_free(alloc->upcalls, uc);
-	if (!error && !same_leases(alloc, answer))
+	if (!error && (!qcow_alloc_is_proposal(alloc, answer) || goes_nowhere(alloc, answer)))
 		r = -EINVAL;
-	error = error ?: r;
+	if (r)
+		error = -EIO;
+	granted = !error;
 	spin_lock(&alloc->lock);
-	if (!error) {
+	if (granted) {
 		take_grant_locked(alloc, answer);
 		settle_locked(alloc, QCOW_ALLOC_IDLE);
 		kick_locked(alloc);
@@ -206,7 +195,7 @@ static int grant_done(struct qcow_upcall *uc, const struct qcow_answer *answer)
 		error = verdict_locked(alloc, error);
 	}
 	spin_unlock(&alloc->lock);
-	if (!answer->error && !r)
+	if (granted)
 		alloc->changed(alloc, 0);
 	tell(alloc, error);
 	return r;
@@ -215,11 +204,10 @@ static int grant_done(struct qcow_upcall *uc, const struct qcow_answer *answer)
 static int put_propose(struct sk_buff *msg, const struct qcow_upcall *uc)
 {
 	const struct qcow_alloc *alloc = uc->data;
-	u64 nr = is_low(alloc) ? max(alloc->lease_clusters >> alloc->smaller, 1ULL) : 0;
-	u64 bytes = nr << alloc->cluster_shift << SECTOR_SHIFT;
+	u64 bytes = alloc->nr_asked << alloc->cluster_shift << SECTOR_SHIFT;
 
 	return nla_put_u64_64bit(msg, DM_QCOW_ATTR_BYTES, bytes, DM_QCOW_ATTR_PAD) ?:
-	       nla_put_u32(msg, DM_QCOW_ATTR_TABLES, TABLES_ASKED);
+	       nla_put_u32(msg, DM_QCOW_ATTR_TABLES, QCOW_TABLES_ASKED);
 }
 
 static int put_grant(struct sk_buff *msg, const struct qcow_upcall *uc)
@@ -247,6 +235,9 @@ static void ask(struct work_struct *work)
 
 	spin_lock(&alloc->lock);
 	granting = alloc->state == QCOW_ALLOC_GRANTING;
+	if (!granting)
+		alloc->nr_asked = is_low(alloc) ?
+			max(alloc->lease_clusters >> alloc->smaller, 1ULL) : 0;
 	spin_unlock(&alloc->lock);
 	r = qcow_upcall_submit(alloc->upcalls, granting ? &grant : &propose);
 	if (!r)
@@ -270,7 +261,8 @@ static void retry(struct work_struct *work)
 	if (!alloc->stopped && alloc->state == QCOW_ALLOC_HELD) {
 		alloc->state = QCOW_ALLOC_GRANTING;
 		again = true;
-	} else if (!alloc->stopped && alloc->state == QCOW_ALLOC_IDLE && is_low(alloc)) {
+	} else if (!alloc->stopped && alloc->state == QCOW_ALLOC_IDLE && lacks_locked(alloc)) {
+		alloc->wanted = false;
 		alloc->state = QCOW_ALLOC_PROPOSING;
 		again = true;
 	} else if (alloc->nr_free) {
@@ -476,7 +468,7 @@ unsigned int qcow_alloc_list(struct qcow_alloc *alloc, struct dm_qcow_lease *lea
 	spin_lock(&alloc->lock);
 	nr = alloc->nr_proposal;
 	memcpy(leases, alloc->proposal, nr * sizeof(*leases));
-	list_for_each_entry(s, &alloc->tables, node) {
+	list_for_each_entry_reverse(s, &alloc->tables, node) {
 		if (nr == DM_QCOW_MAX_LEASES)
 			break;
 		leases[nr++] = lease_of(alloc, s->cluster, s->nr, DM_QCOW_LEASE_TABLE);
@@ -502,6 +494,7 @@ void qcow_alloc_open(struct qcow_alloc *alloc, const struct qcow_layer *layer, b
 	alloc->identity = identity;
 	alloc->nr_tables = nr_tables;
 	alloc->no_space_since = 0;
+	alloc->nr_barren = 0;
 	alloc->nr_proposal = 0;
 	alloc->nr_free = 0;
 	alloc->state = QCOW_ALLOC_IDLE;

@@ -22,6 +22,8 @@
 #include "space.h"
 #include "upcall.h"
 
+#define QCOW_TABLES_ASKED	64	/* metadata tables to have in reserve */
+
 struct qcow_layer;
 
 enum qcow_alloc_state {
@@ -58,6 +60,8 @@ struct qcow_alloc {
 	bool wanted;			/* tables, by who got none */
 	u32 nr_tables;			/* pages that may have deltas; see the uapi's TABLES */
 	unsigned int smaller;		/* log2 of what a lease has to do with less */
+	unsigned int nr_barren;		/* GRANTs in a row that brought no table */
+	u64 nr_asked;			/* clusters, by the PROPOSE under way */
 	u64 nr_free;			/* clusters */
 	struct list_head free;		/* struct qcow_space */
 	struct list_head tables;	/* struct qcow_space: the worker's, for ATTACH */
@@ -86,5 +90,9 @@ void qcow_alloc_leaked(struct qcow_alloc *alloc, u64 nr);
 
 unsigned int qcow_alloc_surplus(struct qcow_alloc *alloc, u64 keep, struct dm_qcow_lease *leases);
 unsigned int qcow_alloc_list(struct qcow_alloc *alloc, struct dm_qcow_lease *leases);
+
+/* Between alloc.c and alloc-lease.c. */
+int qcow_alloc_take_proposal(struct qcow_alloc *alloc, const struct qcow_answer *a);
+bool qcow_alloc_is_proposal(const struct qcow_alloc *alloc, const struct qcow_answer *answer);
 
 #endif

@@ -68,8 +68,21 @@ static bool flags_ok(const struct qcow_disk *disk, const struct dm_qcow_run *run
 	return !(run->flags & ~allowed);
 }
 
-/* Nothing the helper says about a layer is taken on trust. */
-static bool run_ok(const struct qcow_disk *disk, const struct dm_qcow_run *run)
+/*
+ * The guest's own: there it lies in its cluster as it does on the guest's disk, because
+ * clusters go back to the pool as a whole.
+ */
+static bool own_place_ok(const struct qcow_disk *disk, unsigned int first, u64 off, u64 len)
+{
+	u64 guest_off = (u64)first * qcow_map_block_sectors(&disk->map) << SECTOR_SHIFT;
+	u64 mask = BIT_ULL(disk->alloc.cluster_shift + SECTOR_SHIFT) - 1;
+
+	return !((off ^ guest_off) & mask) &&
+	       place_ok(disk, &disk->layers[disk->map.data_layer], off, len);
+}
+
+/* Nothing the helper says about a layer is taken on trust. @first: block of the page. */
+static bool run_ok(const struct qcow_disk *disk, const struct dm_qcow_run *run, unsigned int first)
 {
 	const struct qcow_layer *layer;
 	u64 length;
@@ -80,15 +93,16 @@ static bool run_ok(const struct qcow_disk *disk, const struct dm_qcow_run *run)
 	if (!flags_ok(disk, run))
 		return false;
 	if ((run->flags & DM_QCOW_RUN_RESERVED) &&
-	    !place_ok(disk, &disk->layers[disk->map.data_layer], run->reserved_off, length))
+	    !own_place_ok(disk, first, run->reserved_off, length))
 		return false;
 	if (run->type != DM_QCOW_RUN_DATA)
 		return true;
 	if (run->layer >= disk->nr_layers)
 		return false;
 	layer = &disk->layers[run->layer];
-	if ((run->flags & DM_QCOW_RUN_WRITABLE) && !(layer->flags & DM_QCOW_LAYER_WRITABLE))
-		return false;
+	if (run->flags & DM_QCOW_RUN_WRITABLE)
+		return layer->flags & DM_QCOW_LAYER_WRITABLE &&
+		       own_place_ok(disk, first, run->host_off, length);
 	return place_ok(disk, layer, run->host_off, length);
 }
 
@@ -102,7 +116,7 @@ static int fill_page(struct qcow_disk *disk, struct qcow_map_page *page,
 
 	for (i = 0; i < answer->nr_runs; i++) {
 		memcpy(&run, answer->runs + i * sizeof(run), sizeof(run));
-		if (!run_ok(disk, &run))
+		if (!run_ok(disk, &run, fill.nr_blocks))
 			return -EINVAL;
 		if ((run.flags & DM_QCOW_RUN_BROKEN) && disk->writable)
 			disk->degrade(disk);

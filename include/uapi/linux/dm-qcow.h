@@ -53,7 +53,8 @@
  * FREE or CLOSE before the last one of these is answered.
  *
  * An answer carries TARGET, EPOCH, COOKIE, and either ERROR (with ERROR_TEXT)
- * or the attributes listed for its command.
+ * or the attributes listed for its command. The errors that the kernel uses itself
+ * (ETIMEDOUT, ERESTART, EINTR, EAGAIN) are taken for EIO.
  *
  * ATTACH, helper -> kernel, CAP_SYS_ADMIN
  * ---------------------------------------
@@ -65,9 +66,10 @@
  *   calling process: the very open file description the OPEN answer of an
  *   earlier worker gave, with the file locks it carries. The caller owns the
  *   descriptors. The kernel keeps its own references.
- *   LEASES: what an earlier worker proposed that is not granted yet, and every
- *   DM_QCOW_LEASE_TABLE extent granted since OPEN. Before it answers anything, the
- *   worker makes durable what its predecessor may have written.
+ *   LEASES: what an earlier worker proposed that is not granted yet, and the
+ *   DM_QCOW_LEASE_TABLE extents granted since OPEN, the newest if there is no room for
+ *   all. Before it answers anything, the worker makes durable what its predecessor may
+ *   have written.
  *   errors: EPERM; EPROTO if VERSION is not DM_QCOW_VERSION; ENOENT if there is no
  *   such target; EBUSY while an earlier socket of that role is open (kill and
  *   reap its owner first); EMFILE if the descriptors do not fit.
@@ -138,9 +140,10 @@
  * -------------------------------------------------------------
  *   asks: BYTES, TABLES: clusters for this much data, and for this many metadata
  *   tables.
- *   answer: LEASES, at most DM_QCOW_MAX_LEASES: clusters that nothing uses. Nothing is
- *   written for it. Fewer than asked for will do; none at all is a right answer only if
- *   none of what was asked for is ever needed (all tables exist; identity allocation).
+ *   answer: LEASES, at most DM_QCOW_MAX_LEASES: clusters that nothing uses, none of them
+ *   twice. Nothing is written for it. Not more than asked for; fewer will do; none at all
+ *   is a right answer only if none of what was asked for is ever needed (all tables exist;
+ *   identity allocation), else it is no space.
  *   ERROR ENOSPC: nothing is free.
  *   The kernel records the answer before it sends GRANT. If the sender dies, the
  *   next worker learns of it from ATTACH, or is asked anew.
@@ -338,7 +341,10 @@ enum dm_qcow_run_type {
 	DM_QCOW_RUN_FETCH,		/* ask for the bytes, block by block */
 };
 
-/* DATA: may be written in place. The layer must be DM_QCOW_LAYER_WRITABLE. */
+/*
+ * DATA: may be written in place. The layer must be DM_QCOW_LAYER_WRITABLE, and host_off
+ * as far into its cluster as the block is into the guest's.
+ */
 #define DM_QCOW_RUN_WRITABLE	(1U << 0)
 /* Not WRITABLE: the blocks have a place of their own in the data layer to be written to. */
 #define DM_QCOW_RUN_RESERVED	(1U << 1)
@@ -355,7 +361,7 @@ enum dm_qcow_run_type {
  * @type: enum dm_qcow_run_type
  * @flags: DM_QCOW_RUN_*
  * @reserved_off: RESERVED: where the first block goes in the data layer when it is
- *	written; as host_off. Nothing is known of what is there now
+ *	written; as host_off where WRITABLE. Nothing is known of what is there now
  */
 struct dm_qcow_run {
 	__u64 host_off;

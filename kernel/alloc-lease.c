@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* What the helper says of leases, checked; see alloc.h. */
+
+#include "alloc.h"
+#include "dm-qcow.h"
+#include "layer.h"
+
+static u64 lease_bytes(const struct qcow_alloc *alloc, const struct dm_qcow_lease *l)
+{
+	return (u64)l->nr_clusters << alloc->cluster_shift << SECTOR_SHIFT;
+}
+
+static bool lease_ok(const struct qcow_alloc *alloc, const struct dm_qcow_lease *l)
+{
+	u64 size = BIT_ULL(alloc->cluster_shift + SECTOR_SHIFT);
+
+	if (!l->nr_clusters || l->flags & ~DM_QCOW_LEASE_TABLE || !IS_ALIGNED(l->host_off, size))
+		return false;
+	/* With identity, tables are all there is, and go into a layer that we do not know. */
+	if (alloc->identity)
+		return l->flags & DM_QCOW_LEASE_TABLE;
+	return qcow_layer_holds(alloc->layer, l->host_off, lease_bytes(alloc, l));
+}
+
+/* Does the proposal's @i-th lie on an earlier one? */
+static bool overlaps(const struct qcow_alloc *alloc, unsigned int i)
+{
+	const struct dm_qcow_lease *new = &alloc->proposal[i], *old;
+
+	for (old = alloc->proposal; old < new; old++)
+		if (new->host_off - old->host_off < lease_bytes(alloc, old) ||
+		    old->host_off - new->host_off < lease_bytes(alloc, new))
+			return true;
+	return false;
+}
+
+/**
+ * qcow_alloc_take_proposal() - check the answer to PROPOSE, and copy it
+ * @alloc: PROPOSING, so that nobody else touches the proposal
+ * @a: the answer
+ *
+ * Context: the helper's; does not sleep.
+ * Return: 0, or -EINVAL: a lease is impossible, or on another, or more than was asked
+ * for, which would have the pool grow without end.
+ */
+int qcow_alloc_take_proposal(struct qcow_alloc *alloc, const struct qcow_answer *a)
+{
+	u64 room[] = { alloc->nr_asked, QCOW_TABLES_ASKED };
+	struct dm_qcow_lease *l;
+	bool table;
+	unsigned int i;
+
+	if (a->nr_leases > DM_QCOW_MAX_LEASES)
+		return -EINVAL;
+	for (i = 0; i < a->nr_leases; i++) {
+		l = &alloc->proposal[i];
+		memcpy(l, a->leases + i * sizeof(*l), sizeof(*l));
+		table = l->flags & DM_QCOW_LEASE_TABLE;
+		if (!lease_ok(alloc, l) || l->nr_clusters > room[table] || overlaps(alloc, i))
+			return -EINVAL;
+		room[table] -= l->nr_clusters;
+	}
+	return 0;
+}
+
+/**
+ * qcow_alloc_is_proposal() - is the answer to GRANT what was proposed?
+ * @alloc: GRANTING
+ * @answer: the answer
+ *
+ * Context: the helper's; does not sleep.
+ * Return: true if so.
+ */
+bool qcow_alloc_is_proposal(const struct qcow_alloc *alloc, const struct qcow_answer *answer)
+{
+	struct dm_qcow_lease l;
+	unsigned int i;
+
+	if (answer->nr_leases != alloc->nr_proposal ||
+	    !qcow_answer_has(answer, DM_QCOW_ATTR_TABLES))
+		return false;
+	for (i = 0; i < alloc->nr_proposal; i++) {
+		memcpy(&l, answer->leases + i * sizeof(l), sizeof(l));
+		if (l.host_off != alloc->proposal[i].host_off ||
+		    l.nr_clusters != alloc->proposal[i].nr_clusters ||
+		    (l.flags & ~DM_QCOW_LEASE_ZERO) != alloc->proposal[i].flags)
+			return false;
+	}
+	return true;
+}
