@@ -18,6 +18,11 @@ static struct qcow_layer *data_layer(struct qcow_disk *disk)
 	return &disk->layers[disk->map.data_layer];
 }
 
+/*
+ * Whatever a failed flush says, what it was to make durable may be gone, and another
+ * one would not know: its ENOSPC or ETIMEDOUT must not read as the helper's, after
+ * which a commit is said again.
+ */
 static int flush_layer(struct qcow_disk *disk)
 {
 	struct qcow_layer *layer = data_layer(disk);
@@ -26,11 +31,11 @@ static int flush_layer(struct qcow_disk *disk)
 
 	disk->commit.nr_flushes++;
 	if (layer->bdev)
-		return blkdev_issue_flush(layer->bdev);
+		return blkdev_issue_flush(layer->bdev) ? -EIO : 0;
 	noio = memalloc_noio_save();
 	r = vfs_fsync(layer->file, 1);
 	memalloc_noio_restore(noio);
-	return r;
+	return r ? -EIO : 0;
 }
 
 /* ---- one COMMIT --------------------------------------------------------------- */

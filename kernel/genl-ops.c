@@ -243,6 +243,22 @@ static u32 get_u32(struct genl_info *info, int attr)
 	return info->attrs[attr] ? nla_get_u32(info->attrs[attr]) : 0;
 }
 
+/* What the kernel says to itself (time is up, ask again) no helper says to it. */
+static int get_error(struct genl_info *info)
+{
+	int error = get_u32(info, DM_QCOW_ATTR_ERROR);
+
+	switch (error) {
+	case ETIMEDOUT:
+	case ERESTART:
+	case EINTR:
+	case EAGAIN:
+		return -EIO;
+	default:
+		return -error;
+	}
+}
+
 static int decode(struct genl_info *info, struct qcow_answer *a)
 {
 	int i, r;
@@ -252,7 +268,7 @@ static int decode(struct genl_info *info, struct qcow_answer *a)
 			a->present |= BIT_ULL(i);
 	a->cmd = info->genlhdr->cmd;
 	a->cookie = get_u64(info, DM_QCOW_ATTR_COOKIE);
-	a->error = -(int)get_u32(info, DM_QCOW_ATTR_ERROR);
+	a->error = get_error(info);
 	a->page = get_u64(info, DM_QCOW_ATTR_PAGE);
 	a->seq = get_u64(info, DM_QCOW_ATTR_SEQ);
 	a->offset = get_u64(info, DM_QCOW_ATTR_OFFSET);
