@@ -322,6 +322,16 @@ static void in_place(struct qcow_cell *cell, sector_t place)
 	qcow_disk_defer(disk, bio);
 }
 
+/* With identity no cluster will ever come for it: the helper cannot say where it goes. */
+static void refuse(struct qcow_cell *cell)
+{
+	struct bio *bio = cell->bio;
+
+	qcow_write_give_up(cell);
+	qcow_cell_release(cell);
+	bio_io_error(bio);
+}
+
 static void plan(struct qcow_cell *cell)
 {
 	sector_t place;
@@ -329,6 +339,10 @@ static void plan(struct qcow_cell *cell)
 
 	if (ground == QCOW_GROUND_OWN) {
 		in_place(cell, place);
+		return;
+	}
+	if (ground != QCOW_GROUND_PLACED && cell->disk->alloc.identity) {
+		refuse(cell);
 		return;
 	}
 	if (!claim(cell) || (ground != QCOW_GROUND_PLACED && !take(cell))) {
