@@ -8,10 +8,10 @@
 static pid_t create(void)
 {
 	struct event e;
-	pid_t pid = spawn(
-		"exec dmsetup create %s --readonly --table '0 %llu qcow /rogue 1 helper_timeout:10' "
-		"2>/dev/null",
-		NAME, (unsigned long long)DISK / 512);
+	pid_t pid =
+		spawn("exec dmsetup create %s %s --table '0 %llu qcow /rogue 2 helper_timeout:10 "
+		      "no_space_timeout:2' 2>/dev/null",
+		      NAME, disk.writable ? "" : "--readonly", (unsigned long long)DISK / 512);
 
 	if (!await(&sup, DM_QCOW_CMD_START, &e, 20000))
 		die("no START");
@@ -437,7 +437,8 @@ static void send_random(unsigned int *seed, const struct event *up)
 	size_t i;
 
 	begin_answer(up);
-	((struct genlmsghdr *)NLMSG_DATA((struct nlmsghdr *)wrk.out))->cmd = (uint8_t)rnd(seed, 14);
+	((struct genlmsghdr *)NLMSG_DATA((struct nlmsghdr *)wrk.out))->cmd =
+		(uint8_t)rnd(seed, DM_QCOW_CMD_MAX + 2);
 	if (!rnd(seed, 3))
 		wrk.len = NLMSG_HDRLEN + GENL_HDRLEN;
 	while (n--)
@@ -451,13 +452,13 @@ static void send_random(unsigned int *seed, const struct event *up)
 	ask(&wrk, NULL);
 }
 
-static void test_random(unsigned int seed)
+static void test_random(unsigned int seed, int nr_messages)
 {
 	struct event up = { 0 };
 	pid_t pid = 0;
 	int i, nr = 0;
 
-	for (i = 0; i < RANDOM; i++) {
+	for (i = 0; i < nr_messages; i++) {
 		if (!pid) {
 			pid = reader(rnd(&seed, DISK / 4096) * 4096ull, -1);
 			/* A page may be known: some random answer was a good one. */

@@ -28,10 +28,12 @@ struct event {
 	uint32_t seq;
 	uint8_t cmd;
 	uint64_t has; /* a bit for each attribute */
-	uint32_t target, epoch, state, length;
-	uint64_t cookie, page, map_seq, offset;
-	uint32_t nr_layers;
+	uint32_t target, epoch, state, length, tables;
+	uint64_t cookie, page, map_seq, offset, bytes;
+	uint32_t nr_layers, nr_leases, nr_deltas;
 	struct dm_qcow_layer layers[DM_QCOW_MAX_LAYERS];
+	struct dm_qcow_lease leases[DM_QCOW_MAX_LEASES];
+	struct dm_qcow_delta delta; /* the first */
 };
 
 struct nl {
@@ -115,6 +117,7 @@ static void take_attr(struct event *e, uint16_t type, const void *data, size_t l
 		FIELD(DM_QCOW_ATTR_STATE, state),   FIELD(DM_QCOW_ATTR_LENGTH, length),
 		FIELD(DM_QCOW_ATTR_COOKIE, cookie), FIELD(DM_QCOW_ATTR_PAGE, page),
 		FIELD(DM_QCOW_ATTR_SEQ, map_seq),   FIELD(DM_QCOW_ATTR_OFFSET, offset),
+		FIELD(DM_QCOW_ATTR_BYTES, bytes),   FIELD(DM_QCOW_ATTR_TABLES, tables),
 	};
 
 	if (type > DM_QCOW_ATTR_MAX)
@@ -123,6 +126,12 @@ static void take_attr(struct event *e, uint16_t type, const void *data, size_t l
 	if (type == DM_QCOW_ATTR_LAYERS && len <= sizeof(e->layers)) {
 		memcpy(e->layers, data, len);
 		e->nr_layers = (uint32_t)(len / sizeof(e->layers[0]));
+	} else if (type == DM_QCOW_ATTR_LEASES && len <= sizeof(e->leases)) {
+		memcpy(e->leases, data, len);
+		e->nr_leases = (uint32_t)(len / sizeof(e->leases[0]));
+	} else if (type == DM_QCOW_ATTR_DELTAS && len >= sizeof(e->delta)) {
+		memcpy(&e->delta, data, sizeof(e->delta));
+		e->nr_deltas = (uint32_t)(len / sizeof(e->delta));
 	} else if (fields[type].len && fields[type].len == len) {
 		memcpy((char *)e + fields[type].off, data, len);
 	}
@@ -190,17 +199,25 @@ static int ask(struct nl *nl, struct event *reply)
 	return r;
 }
 
-/* The next upcall or notice with this command; others are dropped. */
-static bool await(struct nl *nl, uint8_t cmd, struct event *e, int timeout_ms)
+/* The next upcall or notice. */
+static bool await_any(struct nl *nl, struct event *e, int timeout_ms)
 {
-	while (nl->nr_saved) {
+	if (nl->nr_saved) {
 		*e = nl->saved[0];
 		memmove(nl->saved, nl->saved + 1, --nl->nr_saved * sizeof(*e));
-		if (e->cmd == cmd)
-			return true;
+		return true;
 	}
 	while (receive(nl, e, timeout_ms))
-		if (!e->is_ack && e->cmd == cmd)
+		if (!e->is_ack)
+			return true;
+	return false;
+}
+
+/* The next one with this command; others are dropped. */
+static bool await(struct nl *nl, uint8_t cmd, struct event *e, int timeout_ms)
+{
+	while (await_any(nl, e, timeout_ms))
+		if (e->cmd == cmd)
 			return true;
 	return false;
 }

@@ -3,10 +3,12 @@
  * A supervisor and worker that lie to the kernel: malformed and forged answers must
  * bring the documented errno to their sender, EIO to the reader, and nothing else.
  *
- *     rogue FOLDER DEVICE [SEED]
+ *     rogue FOLDER DEVICE SEED MESSAGES
  *
  * FOLDER is on a file system with direct I/O, DEVICE a blank disk; qcowd must not be
- * running. Prints a line for each check; the device that it makes is gone at the end.
+ * running. MESSAGES: so many random ones to a device that is read, and again to one that
+ * is written. Prints a line for each failed check; the devices that it makes are gone at
+ * the end.
  */
 #include <fcntl.h>
 #include <grp.h>
@@ -30,11 +32,11 @@
 #define BLOCK	   65536
 #define PAGE_BYTES ((uint64_t)BLOCK * DM_QCOW_PAGE_BLOCKS)
 #define DISK	   (4 * PAGE_BYTES)
-#define RANDOM	   4000
 
 static struct nl sup, wrk, other;
 static uint32_t target, epoch;
-static int layer_fd, device_fd, nr_failed, nr_checks;
+/* layer_fd, device_fd: for reading only; the others for writing too */
+static int layer_fd, device_fd, layer_rw, device_rw, nr_failed, nr_checks;
 static uint64_t device_size;
 static dev_t device;
 static char folder[256];
@@ -101,98 +103,7 @@ static pid_t reader(uint64_t off, int want)
 	_exit(0);
 }
 
-static const struct dm_qcow_shape good_shape = {
-	.virtual_size = DISK,
-	.identity = { 1, 2 },
-	.cluster_size = BLOCK,
-	.block_size = BLOCK,
-	.logical_block_size = 512,
-	.dma_alignment = 511,
-	.nr_layers = 2,
-};
-
-/* ---- answers ------------------------------------------------------------------------ */
-
-static void begin_answer(const struct event *up)
-{
-	begin(&wrk, up->cmd);
-	put_u32(&wrk, DM_QCOW_ATTR_TARGET, target);
-	put_u32(&wrk, DM_QCOW_ATTR_EPOCH, epoch);
-	put_u64(&wrk, DM_QCOW_ATTR_COOKIE, up->cookie);
-}
-
-static int answer_probe(const struct event *up, const struct dm_qcow_shape *shape, dev_t dev)
-{
-	struct dm_qcow_device d = { major(dev), minor(dev) };
-
-	begin_answer(up);
-	put(&wrk, DM_QCOW_ATTR_SHAPE, shape, sizeof(*shape));
-	put(&wrk, DM_QCOW_ATTR_DEVICES, &d, sizeof(d));
-	return ask(&wrk, NULL);
-}
-
-static int answer_open(const struct event *up, const struct dm_qcow_shape *shape,
-		       const struct dm_qcow_layer *layers, unsigned int nr)
-{
-	begin_answer(up);
-	put(&wrk, DM_QCOW_ATTR_SHAPE, shape, sizeof(*shape));
-	put(&wrk, DM_QCOW_ATTR_LAYERS, layers, nr * sizeof(*layers));
-	return ask(&wrk, NULL);
-}
-
-static int answer_open_well(const struct event *up)
-{
-	const struct dm_qcow_layer layers[] = { { layer_fd, 0, 71 }, { device_fd, 0, 72 } };
-
-	return answer_open(up, &good_shape, layers, 2);
-}
-
-static int answer_runs(const struct event *up, uint64_t page, uint64_t seq, const void *runs,
-		       size_t len)
-{
-	begin_answer(up);
-	put_u64(&wrk, DM_QCOW_ATTR_PAGE, page);
-	put_u64(&wrk, DM_QCOW_ATTR_SEQ, seq);
-	put(&wrk, DM_QCOW_ATTR_RUNS, runs, len);
-	return ask(&wrk, NULL);
-}
-
-/* The disk is the file of layer 0. */
-static int answer_load_well(const struct event *up)
-{
-	struct dm_qcow_run run = {
-		up->page * PAGE_BYTES, DM_QCOW_PAGE_BLOCKS, 0, DM_QCOW_RUN_DATA, 0, 0
-	};
-
-	return answer_runs(up, up->page, up->map_seq, &run, sizeof(run));
-}
-
-/* Answers everything well until @pid has ended. */
-static int serve(pid_t pid)
-{
-	struct event up;
-	int status;
-
-	while (waitpid(pid, &status, WNOHANG) != pid) {
-		if (!wrk.nr_saved && !receive(&wrk, &up, 50))
-			continue;
-		if (wrk.nr_saved)
-			up = wrk.saved[--wrk.nr_saved];
-		if (up.is_ack)
-			continue;
-		if (up.cmd == DM_QCOW_CMD_LOAD) {
-			answer_load_well(&up);
-		} else if (up.cmd == DM_QCOW_CMD_PROBE) {
-			answer_probe(&up, &good_shape, device);
-		} else if (up.cmd == DM_QCOW_CMD_OPEN) {
-			answer_open_well(&up);
-		} else if (up.cmd == DM_QCOW_CMD_CLOSE) {
-			begin_answer(&up);
-			ask(&wrk, NULL);
-		}
-	}
-	return WIFEXITED(status) ? WEXITSTATUS(status) : 255;
-}
+#include "rogue-honest.h"
 
 static void forget_map(void)
 {
@@ -433,6 +344,7 @@ static void make_layer(void)
 	fsync(layer_fd);
 	close(layer_fd);
 	layer_fd = in_folder("layer", O_RDONLY | O_DIRECT);
+	layer_rw = in_folder("layer", O_RDWR | O_DIRECT);
 }
 
 static void open_device(const char *path)
@@ -444,6 +356,9 @@ static void open_device(const char *path)
 	    ioctl(device_fd, BLKGETSIZE64, &device_size))
 		die(path);
 	device = st.st_rdev;
+	device_rw = open(path, O_RDWR | O_DIRECT | O_CLOEXEC);
+	if (device_rw < 0)
+		die(path);
 }
 
 /* The device is made, but not resumed yet: OPEN can be said again and again. */
@@ -464,14 +379,19 @@ static void make_device(void)
 	check("suspend", serve(spawn("dmsetup suspend %s", NAME)), 0);
 }
 
+#include "rogue-lie.h"
+#include "rogue-leases.h"
+#include "rogue-write.h"
+
 int main(int argc, char **argv)
 {
-	unsigned int seed = argc > 3 ? (unsigned int)atoi(argv[3]) : 1;
+	unsigned int seed;
 
-	if (argc < 3)
+	if (argc != 5)
 		return 2;
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	snprintf(folder, sizeof(folder), "%s", argv[1]);
+	seed = (unsigned int)atoi(argv[3]);
 	nl_open(&sup, 0);
 	nl_open(&wrk, 0);
 	nl_open(&other, 0);
@@ -489,9 +409,10 @@ int main(int argc, char **argv)
 	test_loads();
 	test_fetches();
 	test_death();
-	test_random(seed);
+	test_random(seed, atoi(argv[4]));
 	check("remove", serve(spawn("dmsetup remove %s", NAME)), 0);
 	check("nobody there any more", attach(&other, &target, NULL), ENOENT);
+	test_writing(seed, atoi(argv[4]));
 	printf("rogue: %d checks, %d failed (seed %u)\n", nr_checks, nr_failed, seed);
 	return nr_failed != 0;
 }

@@ -1,15 +1,17 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: GPL-2.0-only
 # A helper that lies: forged and malformed answers, bad descriptors, bad addresses, strangers, random bytes. The kernel
-# says the errno of the contract, ends the read with EIO, and goes on; the device can be removed.
+# says the errno of the contract, ends the read with EIO, and goes on; the device can be removed. Once for a device that
+# is read, once for one that is written: leases, commits, places to write to.
 # vm: --disk 64M
 # kernels: 6.12 debug
-# timeout: 240
+# timeout: 400
+# full-timeout: 900
 # shellcheck source=tests/lib.sh
 . "$(dirname "$0")/../lib.sh"
 # shellcheck source=tests/devices.sh
 . "$TESTS/devices.sh"
-requires mke2fs mkswap
+requires mke2fs mkswap chattr
 
 # Whoever would start the true helper again must not: in the VM a shell loop, elsewhere systemd.
 take_helper_away() {
@@ -38,12 +40,14 @@ drop_rogue() {
 }
 
 SEED=${SEED:-$RANDOM}
+MESSAGES=4000
+[ "${LEVEL:-check}" = check ] || MESSAGES=20000
 use_disk disk1 1 64M
 take_helper_away
 eventually 10 no_helper
 cleanup drop_rogue
 # shellcheck disable=SC2154 # use_disk sets disk1
-rogue "$SCRATCH" "$disk1" "$SEED" || fail "see above (SEED=$SEED)"
+rogue "$SCRATCH" "$disk1" "$SEED" "$MESSAGES" || fail "see above (SEED=$SEED)"
 [ ! -b /dev/mapper/rogue ] || fail "the device is still there"
 rmmod dm-qcow || fail "the module is in use: something was not given back"
 modprobe dm-qcow
