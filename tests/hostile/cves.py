@@ -146,7 +146,22 @@ def data_file_of_the_host(folder, shell):
 
 @cve("CVE-2026-24708")
 def no_verb_guesses_a_format(folder, shell):
-    """A flat disk that begins with a qcow2 header, resized without -f: we have no verb that guesses."""
-    path = write(folder, "top", b"\xeb\x3c\x90", 1 << 20)
-    what = shell.info(path)
-    return None if what.status and "qcow2" in what.text else f"info takes a raw disk: {what.text}"
+    """A guest's flat disk, resized without its format: taken for qcow2 or not at all, and what a guest wrote to its
+    beginning opens no file of the host."""
+    flat = write(folder, "top", b"\xeb\x3c\x90", 1 << 20)
+    info = shell.info(flat)
+    if not info.status or "qcow2" not in info.text:
+        return f"info takes a raw disk: {info.text}"
+    in_folder(folder, "evil", 1 << 20, "/etc/hostname", "raw")
+    evil = os.path.join(folder, "evil")
+    for path in (flat, evil):
+        with open(path, "rb") as f:
+            before = f.read()
+        for argv in (("resize", path, "2M"), ("resize", "-f", "raw", path, "2M")):
+            what = shell.run(*argv)
+            if not what.status or "/etc/hostname" in what.opened:
+                return f"{argv}: {what.text} {what.opened}"
+        with open(path, "rb") as f:
+            if f.read() != before:
+                return f"resize changed {path}"
+    return None

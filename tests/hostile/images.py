@@ -145,6 +145,15 @@ def snapshots_v2():
 
 
 @image
+def vm_state():
+    """A machine's state behind the disk, in the same tables; in the snapshot too."""
+    create("top", 512 * KIB)
+    io("top", *MIX, "write -b -P 0xaa 0 100k")
+    run("qemu-img", "snapshot", "-c", "first", "top")
+    io("top", "write -P 9 100k 100k", "write -b -P 0xbb 50k 100k")
+
+
+@image
 def bitmaps():
     create("top", 512 * KIB)
     run("qemu-img", "bitmap", "--add", "-f", "qcow2", "top", "b0")

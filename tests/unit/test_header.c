@@ -336,8 +336,23 @@ static void test_backing_name(void **state)
 /* The text names the command that converts. */
 static void test_foreign(void **state)
 {
-	static const char *const heads[] = { "KDMV", "conectix", "vhdxfile", "WithoutFreeSpace" };
-	static const char *const names[] = { "vmdk", "vpc", "vhdx", "parallels" };
+	static const struct {
+		const char *qemu_name;
+		size_t off;
+		const char *bytes;
+	} cases[] = {
+		{ "vmdk", 0, "KDMV" },
+		{ "vmdk", 0, "COWD" },
+		{ "vmdk", 0, "# Disk DescriptorFile" },
+		{ "vdi", 64, "\x7f\x10\xda\xbe" },
+		{ "vpc", 0, "conectix" },
+		{ "vpc", 4096 - 512, "conectix" },
+		{ "vhdx", 0, "vhdxfile" },
+		{ "parallels", 0, "WithoutFreeSpace" },
+		{ "parallels", 0, "WithouFreSpacExt" },
+		{ "qed", 0, "QED" }, /* and a NUL: the fourth byte */
+		{ "luks", 0, "LUKS\xba\xbe" },
+	};
 	struct qcow_header h;
 	struct qcow_error err;
 	struct memimg m;
@@ -345,11 +360,12 @@ static void test_foreign(void **state)
 	size_t i;
 
 	(void)state;
-	for (i = 0; i < 4; i++) {
+	for (i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
 		memimg_init_raw(&m, 4096);
-		memimg_put(&m, 0, heads[i], strlen(heads[i]));
+		memimg_be32(&m, 0, 0);
+		memimg_put(&m, cases[i].off, cases[i].bytes, strlen(cases[i].bytes));
 		assert_int_equal(read_header(&m, &h, &err), -ENOTSUP);
-		snprintf(want, sizeof(want), "qemu-img convert -f %s -O qcow2", names[i]);
+		snprintf(want, sizeof(want), "qemu-img convert -f %s -O qcow2", cases[i].qemu_name);
 		assert_non_null(strstr(err.text, want));
 		memimg_exit(&m);
 	}

@@ -25,11 +25,35 @@ static const struct signature signatures[] = {
 	{ "a LUKS container", "luks", 0, 6, "LUKS\xba\xbe" },
 };
 
+static int fail_with(const char *what, const char *qemu_name, struct qcow_error *err)
+{
+	return qcow_fail(err, ENOTSUP, 0,
+			 "not a qcow2 image but %s; convert it with: "
+			 "qemu-img convert -f %s -O qcow2 OLD NEW",
+			 what, qemu_name);
+}
+
+/* A VHD of fixed size says so at its end only. */
+static int has_vhd_footer(struct qcow_window *w, bool *has, struct qcow_error *err)
+{
+	uint64_t size;
+	char buf[8];
+	int r = qcow_io_size(w->io, &size, err);
+
+	*has = false;
+	if (r < 0 || size < 512)
+		return r;
+	r = qcow_window_read(w, buf, sizeof(buf), size - 512, err);
+	*has = !r && !memcmp(buf, "conectix", sizeof(buf));
+	return r;
+}
+
 int qcow_foreign_fail(struct qcow_io *io, struct qcow_error *err)
 {
 	const struct signature *s;
 	struct qcow_window w;
 	char buf[128];
+	bool has;
 	int r;
 
 	qcow_window_init(&w, io);
@@ -38,9 +62,11 @@ int qcow_foreign_fail(struct qcow_io *io, struct qcow_error *err)
 		return r;
 	for (s = signatures; s < signatures + sizeof(signatures) / sizeof(*signatures); s++)
 		if (!memcmp(buf + s->off, s->bytes, s->len))
-			return qcow_fail(err, ENOTSUP, 0,
-					 "not a qcow2 image but %s; convert it with: "
-					 "qemu-img convert -f %s -O qcow2 OLD NEW",
-					 s->what, s->qemu_name);
+			return fail_with(s->what, s->qemu_name, err);
+	r = has_vhd_footer(&w, &has, err);
+	if (r < 0)
+		return r;
+	if (has)
+		return fail_with("a VHD image of fixed size", "vpc", err);
 	return qcow_fail(err, EINVAL, 0, "not a qcow2 image: no qcow2 magic at its beginning");
 }
