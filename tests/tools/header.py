@@ -1,0 +1,65 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-only
+"""What a header has that nobody knows, and what must become of it when it is rewritten.
+
+    header.py mark IMAGE    gives a fresh version 3 image: a field behind the known ones, an
+                            extension, a compatible and an autoclear feature bit of the future
+    header.py show IMAGE    prints what is left of them
+"""
+import struct
+import sys
+
+FIELD, EXTENSION = b"a future", (0x12345678, b"nobody knows this one.")
+BIT = 1 << 63
+
+
+def extensions(header, off):
+    """The known ones are what they are."""
+    while True:
+        kind, length = struct.unpack_from(">II", header, off)
+        if not kind:
+            return
+        yield kind, header[off + 8:off + 8 + length]
+        off += 8 + (length + 7) // 8 * 8
+
+
+def put_extension(kind, data):
+    return struct.pack(">II", kind, len(data)) + data + bytes(-len(data) % 8)
+
+
+def mark(f):
+    header = bytearray(f.read(4096))
+    length = struct.unpack_from(">I", header, 100)[0]
+    all_of_them = [EXTENSION, *extensions(header, length)]
+    name_off, name_len = struct.unpack_from(">QI", header, 8)
+    name = header[name_off:name_off + name_len] if name_off else b""
+    for off in (80, 88):
+        struct.pack_into(">Q", header, off, struct.unpack_from(">Q", header, off)[0] | BIT)
+    struct.pack_into(">I", header, 100, length + len(FIELD))
+    new = bytes(header[:length]) + FIELD + b"".join(put_extension(*e) for e in all_of_them) + bytes(8)
+    if name:
+        new = new[:8] + struct.pack(">Q", len(new)) + new[16:] + name
+    f.seek(0)
+    f.write(new.ljust(4096, b"\0"))
+
+
+def show(f):
+    header = f.read(65536)
+    length = struct.unpack_from(">I", header, 100)[0]
+    print("field:", header[112:length])
+    print("extension:", [data for kind, data in extensions(header, length) if kind == EXTENSION[0]])
+    print("compatible:", bool(struct.unpack_from(">Q", header, 80)[0] & BIT))
+    print("autoclear:", bool(struct.unpack_from(">Q", header, 88)[0] & BIT))
+    name_off, name_len = struct.unpack_from(">QI", header, 8)
+    print("backing file:", header[name_off:name_off + name_len] if name_off else None)
+
+
+def main():
+    if len(sys.argv) != 3 or sys.argv[1] not in ("mark", "show"):
+        sys.exit(__doc__)
+    with open(sys.argv[2], "r+b") as f:
+        {"mark": mark, "show": show}[sys.argv[1]](f)
+
+
+if __name__ == "__main__":
+    main()
