@@ -68,6 +68,24 @@ by_table() {
 	dmsetup remove snap
 }
 
+# The disk was smaller, and larger, when they were taken; so were their L1 tables. What QEMU read then is what they are:
+# it would read a snapshot at the size of now.
+other_sizes() {
+	local image=$SCRATCH/sized size name
+	qemu-img create -q -f qcow2 -o cluster_size=4k "$image" 1M
+	for size in 3M 40M 5M; do
+		qemu-img resize -q --shrink -f qcow2 "$image" "$size"
+		qemu-io -f qcow2 -c "write -q -P ${size%M} 0 300k" -c "write -q -P ${size%M} $((${size%M} - 1))M 1M" "$image"
+		qemu-img snapshot -c "at-$size" "$image"
+		qemu-img convert -f qcow2 -O raw "$image" "$SCRATCH/want-at-$size"
+	done
+	for name in at-3M at-40M at-5M; do
+		qcow open snap "$image" --read-only --snapshot "$name"
+		same_bytes /dev/mapper/snap "$SCRATCH/want-$name"
+		qcow close snap
+	done
+}
+
 attached_again() {
 	[ "$(counter snap attaches)" -gt 1 ]
 }
@@ -124,6 +142,7 @@ cleanup drop_device snap
 make_image
 by_id_and_name
 by_table
+other_sizes
 helper_dies
 refusals
 beside_writer
