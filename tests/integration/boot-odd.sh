@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: GPL-2.0-only
+# A machine that booted from a chain of odd layers (tests/images/layers.py): an external data file that is valid raw, by
+# way of a symlink to another folder; VM state; bitmaps; preallocated metadata; the dirty and the corrupt bit; unknown
+# feature bits, fields and extensions; an L2 table past the end of the file; a size that is not in sectors; and on top of
+# them a snapshot, not what came after it. Each has a part of the root, and every byte of the disk is right.
+# kernels: 6.12
+# host: tests/demo/stage odd
+# shellcheck source=tests/lib.sh
+. "$(dirname "$0")/../lib.sh"
+# shellcheck source=tests/devices.sh
+. "$TESTS/devices.sh"
+
+[ -d /media/root-ro ] || skip "this machine did not boot from the odd layers"
+equal "the lower file system" "$(findmnt -n -o SOURCE /media/root-ro)" /dev/mapper/root
+equal "the target" "$(dmsetup table root | cut -d' ' -f3)" qcow
+# The data file is one more.
+equal "layers" "$(counter root layers)" 11
+[[ $(dmsetup table root) == *" snapshot:boot"* ]] || fail "this is not the snapshot"
+equal "the disk's hash" "$(sha256sum /dev/mapper/root | cut -d' ' -f1)" "$(cat /host/demo/sha256)"
+equal "errors" "$(counter root errors)" 0
