@@ -79,20 +79,59 @@ odd_ones() {
 	printf '\x12\x34\x56\x78' | dd of="$d/top" bs=1 seek="$(LC_ALL=C grep -obUaP '\xe2\x79\x2a\xca' "$d/top" | head -n 1 | cut -d: -f1)" \
 		conv=notrunc status=none
 	expect "backing format not recorded" 0 --format=qcow2 "$d/top" "$d/base"
+	mkdir "$d/elsewhere"
+	cp "$d/base" "$d/elsewhere/base"
+	qemu-img create -q -f qcow2 -b "$d/elsewhere/base" -F raw "$d/top"
+	expect "a base in another folder" 0 --format=qcow2 "$d/top" "$d/base"
 	qemu-img create -q -f qcow2 "$d/snap" 1M
 	qemu-io -f qcow2 -c 'write -q -P 7 0 1M' "$d/snap"
 	qemu-img snapshot -c s "$d/snap"
 	qemu-img convert -f qcow2 -O raw "$d/snap" "$d/snap.raw"
 	qemu-io -f qcow2 -c 'write -q -P 8 0 1M' "$d/snap"
 	expect "one internal snapshot" 0 --format=qcow2 --load-snapshot=snapshot.name=s "$d/snap" "$d/snap.raw"
-	qemu-img create -q -f vmdk "$d/vmdk" 1M
-	qemu-img convert -f vmdk -O raw "$d/vmdk" "$d/vmdk.raw"
-	expect "other formats" 0 --format=vmdk "$d/vmdk" "$d/vmdk.raw"
-	qemu-img create -q -f qcow2 --object secret,id=k,data=key -o encrypt.format=luks,encrypt.key-secret=k,encrypt.iter-time=10 "$d/luks" 1M
-	head -c 1M /dev/zero >"$d/zero"
-	expect "LUKS, no key" 2 --format=qcow2 "$d/luks" "$d/zero"
+	qemu-img convert -f qcow2 -O raw "$d/snap" "$d/snap.raw"
+	"$TESTS/tools/header.py" mark "$d/snap"
+	expect "unknown bits, fields and extensions" 0 --format=qcow2 "$d/snap" "$d/snap.raw"
 	printf '\x80' | dd of="$d/snap" bs=1 seek=72 conv=notrunc status=none
 	expect "unknown incompatible bit" 2 --format=qcow2 "$d/snap" "$d/snap.raw"
+}
+
+other_formats() {
+	local d=$SCRATCH/formats format
+	mkdir "$d"
+	head -c 1M /dev/urandom >"$d/raw"
+	for format in qcow vmdk vdi vpc vhdx parallels qed; do
+		qemu-img convert -f raw -O "$format" "$d/raw" "$d/$format"
+		qemu-img convert -f "$format" -O raw "$d/$format" "$d/$format.raw"
+		expect "$format" 0 --format="$format" "$d/$format" "$d/$format.raw"
+		qemu-img create -q -f qcow2 -b "$d/$format" -F "$format" "$d/top"
+		expect "a backing file in $format" 0 --format=qcow2 "$d/top" "$d/$format.raw"
+	done
+}
+
+encrypted() {
+	local d=$SCRATCH/encrypted format options
+	mkdir "$d"
+	head -c 1M /dev/zero >"$d/zero"
+	for format in luks aes; do
+		options=encrypt.format=$format,encrypt.key-secret=k
+		[ "$format" = aes ] || options+=,encrypt.iter-time=100
+		qemu-img create -q -f qcow2 --object secret,id=k,data=key -o "$options" "$d/$format" 1M 2>/dev/null
+		expect "$format, no key" 2 --format=qcow2 "$d/$format" "$d/zero"
+		expect "$format, with its key" 0 --object secret,id=k,data=key \
+			--image-opts "driver=qcow2,encrypt.key-secret=k,file.filename=$d/$format" "$d/zero"
+	done
+}
+
+# It is served, and stays empty.
+no_bytes() {
+	qemu-img create -q -f qcow2 "$SCRATCH/none" 0
+	qemu-nbd --read-only --connect="$DEV" --format=qcow2 "$SCRATCH/none" || fail "qemu-nbd refuses a disk of size 0"
+	sleep 2
+	equal "size of no disk" "$(blockdev --getsize64 "$DEV")" 0
+	pgrep -x qemu-nbd >/dev/null || fail "qemu-nbd does not serve a disk of size 0"
+	detach
+	note "a disk of size 0: served"
 }
 
 modprobe -q nbd nbds_max=1 max_part=0 || skip "no nbd driver here"
@@ -100,3 +139,6 @@ cleanup detach
 use_images
 matrix
 odd_ones
+other_formats
+encrypted
+no_bytes
