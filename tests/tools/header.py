@@ -2,9 +2,10 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """What a header has that nobody knows, and what must become of it when it is rewritten.
 
-    header.py mark IMAGE    gives a fresh version 3 image: a field behind the known ones, an
-                            extension, a compatible and an autoclear feature bit of the future
-    header.py show IMAGE    prints what is left of them
+    header.py mark IMAGE         gives a fresh version 3 image: a field behind the known ones, an
+                                 extension, a compatible and an autoclear feature bit of the future
+    header.py mark-long IMAGE    the same, with an extension larger than a sector
+    header.py show IMAGE         prints what is left of them
 """
 import struct
 import sys
@@ -27,10 +28,14 @@ def put_extension(kind, data):
     return struct.pack(">II", kind, len(data)) + data + bytes(-len(data) % 8)
 
 
-def mark(f):
+def mark_long(f):
+    mark(f, (EXTENSION[0], EXTENSION[1] * 30))
+
+
+def mark(f, extension=EXTENSION):
     header = bytearray(f.read(4096))
     length = struct.unpack_from(">I", header, 100)[0]
-    all_of_them = [EXTENSION, *extensions(header, length)]
+    all_of_them = [extension, *extensions(header, length)]
     name_off, name_len = struct.unpack_from(">QI", header, 8)
     name = header[name_off:name_off + name_len] if name_off else b""
     for off in (80, 88):
@@ -55,10 +60,11 @@ def show(f):
 
 
 def main():
-    if len(sys.argv) != 3 or sys.argv[1] not in ("mark", "show"):
+    verbs = {"mark": mark, "mark-long": mark_long, "show": show}
+    if len(sys.argv) != 3 or sys.argv[1] not in verbs:
         sys.exit(__doc__)
     with open(sys.argv[2], "r+b") as f:
-        {"mark": mark, "show": show}[sys.argv[1]](f)
+        verbs[sys.argv[1]](f)
 
 
 if __name__ == "__main__":

@@ -53,6 +53,25 @@ stopped() {
 	fi
 }
 
+# full_header NAME MAKE ARGS...: a header that cannot be moved within one sector is left alone, and says so
+full_header() {
+	make_images "$2 && $header mark-long i"
+	cp ours/i before
+	if (cd ours && "$QCOW" "${@:3}" >../out 2>../err); then
+		fail "$1" 'should have been refused'
+	elif [ "$(wc -l <err)" != 1 ] || ! grep -q 'no room' err; then
+		fail "$1" "does not say why: $(head -n 1 err)"
+	elif ! cmp -s ours/i before; then
+		fail "$1" 'changed the image'
+	else
+		ok "$1"
+	fi
+}
+
+full_header header/full-bitmap "$create i 3M" bitmap --add i b
+full_header header/full-rebase "$create b 3M && $create -b b -F qcow2 i && cp b c" rebase -u -b c -F qcow2 i
+full_header header/full-amend "$create i 3M" amend -o compat=0.10 i
+
 stopped header/incompatible-info 'TOOL info i'
 stopped header/incompatible-check 'TOOL check -f qcow2 i'
 stopped header/incompatible-repair 'TOOL check -f qcow2 -r all i'
