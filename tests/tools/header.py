@@ -4,7 +4,7 @@
 
     header.py mark IMAGE         gives a fresh version 3 image: a field behind the known ones, an
                                  extension, a compatible and an autoclear feature bit of the future
-    header.py mark-long IMAGE    the same, with an extension larger than a sector
+    header.py mark-long IMAGE    similar, with an extension larger than a sector
     header.py show IMAGE         prints what is left of them
 """
 import struct
@@ -29,16 +29,17 @@ def put_extension(kind, data):
 
 
 def mark_long(f):
-    mark(f, (EXTENSION[0], EXTENSION[1] * 30))
+    """Without autoclear bits: they go with the first attempt to write, whatever comes of it."""
+    mark(f, (EXTENSION[0], EXTENSION[1] * 30), (80,))
 
 
-def mark(f, extension=EXTENSION):
+def mark(f, extension=EXTENSION, bits=(80, 88)):
     header = bytearray(f.read(4096))
     length = struct.unpack_from(">I", header, 100)[0]
     all_of_them = [extension, *extensions(header, length)]
     name_off, name_len = struct.unpack_from(">QI", header, 8)
     name = header[name_off:name_off + name_len] if name_off else b""
-    for off in (80, 88):
+    for off in bits:
         struct.pack_into(">Q", header, off, struct.unpack_from(">Q", header, off)[0] | BIT)
     struct.pack_into(">I", header, 100, length + len(FIELD))
     new = bytes(header[:length]) + FIELD + b"".join(put_extension(*e) for e in all_of_them) + bytes(8)
