@@ -205,9 +205,11 @@ static struct qcow_cell *pop_waiting(struct qcow_cells *cells, struct list_head 
 	return cell;
 }
 
+/* Whoever is just about to wait looks again: this was for it, too. */
 static void take_waiting(struct qcow_cells *cells, struct list_head *list)
 {
 	spin_lock(&cells->lock);
+	cells->nr_resumes++;
 	list_splice_init(&cells->waiting, list);
 	spin_unlock(&cells->lock);
 }
@@ -223,9 +225,6 @@ void qcow_cells_resume(struct qcow_disk *disk)
 	struct qcow_cell *cell;
 	LIST_HEAD(list);
 
-	spin_lock(&disk->cells.lock);
-	disk->cells.nr_resumes++;
-	spin_unlock(&disk->cells.lock);
 	take_waiting(&disk->cells, &list);
 	while ((cell = pop_waiting(&disk->cells, &list)))
 		queue_work(qcow_dispatch_wq, &cell->work);

@@ -110,10 +110,20 @@ static int init_map(struct qcow_target *t)
 	return qcow_map_init(&t->disk.map, t->shape.block_size, (size_t)t->args.map_kib << 10);
 }
 
-/* Writing failed for good, or would be dangerous. */
+/*
+ * Writing failed for good, or would be dangerous. What writes wait for, a commit or a
+ * lease, will not come any more.
+ */
 static void degrade(struct qcow_disk *disk)
 {
 	qcow_target_set_mode(container_of(disk, struct qcow_target, disk), QCOW_MODE_RO);
+	qcow_cells_refuse(disk, -EIO);
+}
+
+static void welcome(struct qcow_target *t)
+{
+	qcow_upcalls_welcome(&t->disk.upcalls);
+	qcow_cells_refuse(&t->disk, READ_ONCE(t->mode) == QCOW_MODE_RW ? 0 : -EIO);
 }
 
 /* Clusters came, or did not. */
@@ -339,8 +349,7 @@ static void qcow_presuspend_undo(struct dm_target *ti)
 {
 	struct qcow_target *t = ti->private;
 
-	qcow_upcalls_welcome(&t->disk.upcalls);
-	qcow_cells_refuse(&t->disk, 0);
+	welcome(t);
 }
 
 static void qcow_postsuspend(struct dm_target *ti)
@@ -358,8 +367,7 @@ static int qcow_preresume(struct dm_target *ti)
 
 	int r = 0;
 
-	qcow_upcalls_welcome(&t->disk.upcalls);
-	qcow_cells_refuse(&t->disk, 0);
+	welcome(t);
 	if (t->image != DM_QCOW_STATE_OPEN)
 		r = qcow_image_open(t);
 	if (!r && t->disk.writable)
