@@ -9,11 +9,11 @@ static pid_t create(void)
 {
 	struct event e;
 	pid_t pid =
-		spawn("exec dmsetup create %s %s --table '0 %llu qcow /rogue 2 helper_timeout:10 "
+		spawn("exec dmsetup create %s %s --table '0 %llu qcow /rogue 2 helper_timeout:60 "
 		      "no_space_timeout:2' 2>/dev/null",
 		      NAME, disk.writable ? "" : "--readonly", (unsigned long long)DISK / 512);
 
-	if (!await(&sup, DM_QCOW_CMD_START, &e, 20000))
+	if (!await(&sup, DM_QCOW_CMD_START, &e, PATIENCE))
 		die("no START");
 	target = e.target;
 	if (attach(&wrk, &target, &e))
@@ -393,7 +393,7 @@ static void test_death(void)
 	pid = reader(8 << 20, 1);
 	upcall(DM_QCOW_CMD_LOAD, &up);
 	new_worker();
-	check("START comes", await(&sup, DM_QCOW_CMD_START, &e, 20000), 1);
+	check("START comes", await(&sup, DM_QCOW_CMD_START, &e, PATIENCE), 1);
 	check("for this target", e.target, target);
 	check("an answer between workers", answer_load_well(&up), ESTALE);
 	check("ATTACH without room for descriptors", attach_with_few_descriptors(), EMFILE);

@@ -20,6 +20,7 @@
 #include <unistd.h>
 
 #define MAX_SAVED 64
+#define PATIENCE  60000 /* ms; a machine may be busy */
 
 /* A message from the kernel. */
 struct event {
@@ -187,7 +188,7 @@ static int ask(struct nl *nl, struct event *reply)
 	if (reply)
 		memset(reply, 0, sizeof(*reply));
 	while (!r) {
-		if (!receive(nl, &e, 20000))
+		if (!receive(nl, &e, PATIENCE))
 			return ETIME;
 		if (e.is_ack && e.seq == seq)
 			return e.error;

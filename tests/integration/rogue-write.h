@@ -178,6 +178,40 @@ static void test_commit(void)
 	remove_writable();
 }
 
+/* To two parts of the disk, each with a table of its own. */
+static pid_t writer_of_two(void)
+{
+	pid_t pid = fork();
+	unsigned char *buf;
+	int fd;
+
+	if (pid)
+		return pid;
+	close(wrk.fd);
+	close(sup.fd);
+	buf = aligned_alloc(4096, BLOCK);
+	memset(buf, 0x54, BLOCK);
+	fd = open(NODE, O_RDWR | O_DIRECT | O_CLOEXEC);
+	if (fd < 0 || pwrite(fd, buf, BLOCK, 0) != BLOCK)
+		_exit(250);
+	_exit(pwrite(fd, buf, BLOCK, PAGE_BYTES) == BLOCK ? 0 : errno);
+}
+
+/* With a single table the second write waits for the first's commit. */
+static void test_commit_waited_for(void)
+{
+	pid_t pid = begin_writable();
+
+	disk.tables = 1;
+	check("create, with one table", serve(pid), 0);
+	lie_to("COMMIT: EIO, while a write waits", DM_QCOW_CMD_COMMIT, tell_error, 0);
+	lie.error = EIO;
+	check(lie.what, serve_but(writer_of_two(), tell_lie), EIO);
+	check(lie.what, lie.done, 1);
+	check(lie.what, status_has("RO"), 1);
+	remove_writable();
+}
+
 static void test_free(void)
 {
 	lie_to("FREE: EIO", DM_QCOW_CMD_FREE, tell_error, 0);
@@ -216,7 +250,7 @@ static void attach_again(struct event *reply)
 	struct event e;
 
 	new_worker();
-	check("START comes, while writing", await(&sup, DM_QCOW_CMD_START, &e, 20000), 1);
+	check("START comes, while writing", await(&sup, DM_QCOW_CMD_START, &e, PATIENCE), 1);
 	/* What it says of leases is its own affair. */
 	begin(&wrk, DM_QCOW_CMD_ATTACH);
 	put(&wrk, DM_QCOW_ATTR_VERSION, &version, sizeof(version));
@@ -236,7 +270,7 @@ static void test_attach_leases(void)
 
 	make_writable();
 	pid = writer(0, 0x81);
-	while (await_any(&wrk, &grant, 20000) && grant.cmd != DM_QCOW_CMD_GRANT)
+	while (await_any(&wrk, &grant, PATIENCE) && grant.cmd != DM_QCOW_CMD_GRANT)
 		answer_well(&grant);
 	attach_again(&reply);
 	check("ATTACH: leases in doubt", reply.nr_leases, grant.nr_leases);
@@ -311,6 +345,7 @@ static void test_writing(unsigned int seed, int nr_messages)
 	test_no_tables();
 	test_late_tables();
 	test_commit();
+	test_commit_waited_for();
 	test_free();
 	test_close();
 	test_attach_leases();

@@ -112,7 +112,7 @@ static void forget_map(void)
 
 static bool upcall(uint8_t cmd, struct event *up)
 {
-	if (await(&wrk, cmd, up, 20000))
+	if (await(&wrk, cmd, up, PATIENCE))
 		return true;
 	check("an upcall comes", ETIME, 0);
 	memset(up, 0, sizeof(*up));

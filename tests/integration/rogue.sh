@@ -5,8 +5,8 @@
 # is read, once for one that is written: leases, commits, places to write to.
 # vm: --disk 64M
 # kernels: 6.12 debug
-# timeout: 400
-# full-timeout: 900
+# timeout: 600
+# full-timeout: 1500
 # shellcheck source=tests/lib.sh
 . "$(dirname "$0")/../lib.sh"
 # shellcheck source=tests/devices.sh
