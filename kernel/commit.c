@@ -534,7 +534,7 @@ int qcow_commit_return_leases(struct qcow_disk *disk)
 	int r;
 
 	mutex_lock(&disk->commit.mutex);
-	/* A worker that died over it leaves a leak, which was counted, and no reason to stay open. */
+	/* If the worker died over it there is a leak, which was counted: go on closing. */
 	do {
 		r = free_some(disk, 0);
 	} while (r > 0 || r == -ESTALE);
