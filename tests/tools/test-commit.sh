@@ -45,6 +45,8 @@ into commit/raw-grows a.raw "$raw 5M && $io -c 'write -P 6 4100k 30k' i" 'TOOL c
 into commit/raw-data-file a.raw "cp ../a.raw . && qemu-img create -f qcow2 -o data_file=d -b a.raw -F raw i && $io -c 'write -P 6 1100k 30k' i" \
 	'TOOL commit -f qcow2 i'
 into commit/grows base.q "$(over compat=1.1 compat=1.1 9M)" 'TOOL commit -f qcow2 i'
+# Growing moves tables that were read before.
+into commit/grows-2M base.q "$(over cluster_size=2M compat=1.1 5M)" 'TOOL commit -f qcow2 i'
 into commit/smaller base.q "$(over compat=1.1 compat=1.1 2960k)" 'TOOL commit -f qcow2 i'
 into commit/drop base.q "$(over compat=1.1 compat=1.1)" 'TOOL commit -d -f qcow2 i'
 into commit/nothing base.q "cp ../a.raw . && qemu-img create -f qcow2 -b a.raw -F raw base.q && qemu-img create -f qcow2 -b base.q -F qcow2 i" \
@@ -60,6 +62,14 @@ into commit/chain-to-raw a.raw "$three" 'TOOL commit -f qcow2 -b a.raw i'
 both commit/no-base i 'qemu-img create -f qcow2 i 1M' 'TOOL commit -f qcow2 i'
 both commit/not-in-chain i "$(over compat=1.1 compat=1.1) && cp a.raw other" 'TOOL commit -f qcow2 -b other i'
 both commit/missing-base i "$(over compat=1.1 compat=1.1) && mv base.q b && mv a.raw base.q && qemu-img rebase -u -b '' i" 'TOOL commit -f qcow2 i'
+# Bitmaps of the base would be wrong: refused, and nothing is written.
+make_images "$(over compat=1.1 compat=1.1) && qemu-img bitmap --add base.q b"
+cp ours/base.q before.q
+status=0
+(cd ours && "$QCOW" commit i) 2>err || status=$?
+if [ $status = 1 ] && grep -q 'base.q: .*bitmap' err && [ "$(wc -l <err)" = 1 ] && cmp -s before.q ours/base.q; then ok commit/base-with-bitmaps; else
+	fail commit/base-with-bitmaps "$status: $(cat err)"
+fi
 # The base is in use.
 make_images "$(over compat=1.1 compat=1.1)"
 mkfifo hold

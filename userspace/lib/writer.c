@@ -53,10 +53,11 @@ static int check_state(const struct qcow_header *h, bool bitmaps_ok, struct qcow
 			err, EROFS, 72,
 			"the image is marked as corrupt; repair it with: qcow check -r all");
 	if (h->nr_bitmaps && !bitmaps_ok)
-		return qcow_fail(err, EROFS, QCOW_NO_OFF,
-				 "writing would invalidate the image's %u bitmaps; give them up "
-				 "with --drop-bitmaps",
-				 h->nr_bitmaps);
+		return qcow_fail(
+			err, EROFS, QCOW_NO_OFF,
+			"writing would make the image's %u bitmaps wrong; remove them with: "
+			"qcow bitmap --remove, or give them up with --drop-bitmaps",
+			h->nr_bitmaps);
 	return 0;
 }
 

@@ -135,7 +135,18 @@ static int open_raw(struct request *q, const char *path)
 	return r;
 }
 
-/* What a larger base gets reads as zeros, as it does in the image. */
+static int open_top(struct request *q)
+{
+	int r = word_open_chain(&q->line, HOST_CHAIN_BUFFERED_OK, &q->top);
+
+	q->p.top = r < 0 ? NULL : host_chain_lib(q->top);
+	return r;
+}
+
+/*
+ * What a larger base gets reads as zeros, as it does in the image. The image's chain has
+ * read tables of the base that may be in other places now.
+ */
 static int grow(struct request *q)
 {
 	struct qcow_resize_params p = { .size = qcow_chain_size(q->p.top) };
@@ -148,6 +159,10 @@ static int grow(struct request *q)
 		r = word_open_chain(&q->base_line, HOST_CHAIN_BUFFERED_OK, &hc);
 		if (!r)
 			r = image_edit_resize(&e, hc, &p, &q->err);
+		host_chain_close(q->top);
+		q->top = NULL;
+		if (!r)
+			r = open_top(q);
 	}
 	host_chain_close(hc);
 	image_edit_close(&e);
@@ -157,12 +172,12 @@ static int grow(struct request *q)
 static int open_base(struct request *q)
 {
 	const struct host_layer *l = host_chain_layer(q->top, q->layer);
-	int r;
+	int r = table_line_name(&q->base_line, l->path);
 
-	if (l->kind == QCOW_LAYER_RAW)
+	if (!r && l->kind == QCOW_LAYER_RAW)
 		return open_raw(q, l->path);
-	q->base_line.image = strdup(l->path);
-	r = q->base_line.image ? word_copy_dirs(&q->base_line, &q->line) : -ENOMEM;
+	if (!r)
+		r = word_copy_dirs(&q->base_line, &q->line);
 	if (!r)
 		r = grow(q);
 	if (!r)
@@ -183,14 +198,18 @@ static int open_all(struct request *q)
 
 	/* The image is locked by now; beside that its chain is only read. */
 	if (!r)
-		r = word_open_chain(&q->line, HOST_CHAIN_BUFFERED_OK, &q->top);
+		r = open_top(q);
 	if (r < 0)
 		return r;
-	q->p.top = host_chain_lib(q->top);
 	r = image_file_open_data(&q->data, q->top, &q->err);
 	if (!r)
 		r = find_base(q);
-	return r < 0 ? r : open_base(q);
+	if (r < 0)
+		return r;
+	r = open_base(q);
+	if (r < 0 && q->err.code)
+		qcow_error_prefix(&q->err, "its backing file %s", q->base_line.image);
+	return r;
 }
 
 static int commit(struct request *q)
