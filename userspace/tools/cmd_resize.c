@@ -9,6 +9,7 @@
 #include "tools/cmd.h"
 #include "tools/createopts.h"
 #include "tools/imagefile.h"
+#include "tools/info.h"
 #include "tools/size.h"
 #include "tools/verb.h"
 #include "tools/words.h"
@@ -90,6 +91,7 @@ static const char *take_size(int *argc, char **argv)
 static int find_size(struct request *q, uint64_t old, struct qcow_error *err)
 {
 	bool relative = strchr("+-", q->size[0]);
+	char had[32], wanted[32];
 	uint64_t n;
 
 	if (size_parse(q->size + relative, &n) < 0)
@@ -98,13 +100,16 @@ static int find_size(struct request *q, uint64_t old, struct qcow_error *err)
 		n = n > UINT64_MAX - old ? UINT64_MAX : old + n;
 	else if (q->size[0] == '-')
 		n = n < old ? old - n : 0;
-	if (n < old && !q->shrink)
-		return qcow_fail(err, EINVAL, QCOW_NO_OFF,
-				 "the disk has %" PRIu64 " bytes; what is behind the first %" PRIu64
-				 " would be lost; to do that give --shrink",
-				 old, n);
 	q->p.size = n;
-	return 0;
+	if (n >= old || q->shrink)
+		return 0;
+	info_size_text(old, had, sizeof(had));
+	info_size_text(n, wanted, sizeof(wanted));
+	return qcow_fail(err, EINVAL, QCOW_NO_OFF,
+			 "the disk has %s (%" PRIu64
+			 " bytes); what is behind the first %s (%" PRIu64
+			 ") would be lost; to do that give --shrink",
+			 had, old, wanted, n);
 }
 
 static int resize(struct request *q, struct qcow_error *err)

@@ -40,10 +40,10 @@ static int open_temp(struct new_file *f, bool direct, struct qcow_error *err)
 	}
 	f->fd = mkostemp(f->temp, O_CLOEXEC);
 	if (f->fd < 0) {
-		fail_errno(f->temp, err);
 		free(f->temp);
 		f->temp = NULL;
-		return -errno;
+		return qcow_fail(err, errno, QCOW_NO_OFF, "cannot make a file beside it: %s",
+				 strerror(errno));
 	}
 	(void)fchmod(f->fd, 0644 & ~mask);
 	flags = fcntl(f->fd, F_GETFL);
