@@ -16,7 +16,10 @@ for c in $sizes; do
 	both "amend/$c/to-0.10" i "$(image cluster_size="$c") && $zeros" 'TOOL amend -o compat=0.10 i'
 	both "amend/$c/there-and-back" i "$(image compat=v2,cluster_size="$c")" \
 		'TOOL amend -o compat=v3 i && TOOL amend -o compat=v2 i'
-	for bits in 1 2 4 8 32 64; do
+	widths='1 2 4 8 32 64'
+	# A block then counts millions of clusters, and QEMU goes through them for minutes.
+	[ "$c" != 2M ] || widths='32 64'
+	for bits in $widths; do
 		both "amend/$c/refcount-$bits" i "$(image cluster_size="$c")" "TOOL amend -o refcount_bits=$bits i"
 	done
 done
