@@ -7,6 +7,7 @@
 
 #include "alloc.h"
 #include "dm-qcow.h"
+#include "room.h"
 
 #define TABLES_LOW	16
 #define BARREN_MAX	8	/* GRANTs one after the other without a table */
@@ -195,8 +196,10 @@ static int grant_done(struct qcow_upcall *uc, const struct qcow_answer *answer)
 		error = verdict_locked(alloc, error);
 	}
 	spin_unlock(&alloc->lock);
-	if (granted)
+	if (granted) {
+		qcow_room_take(alloc->room, answer);
 		alloc->changed(alloc, 0);
+	}
 	tell(alloc, error);
 	return r;
 }

@@ -25,6 +25,7 @@
 #define QCOW_TABLES_ASKED	64	/* metadata tables to have in reserve */
 
 struct qcow_layer;
+struct qcow_room;
 
 enum qcow_alloc_state {
 	QCOW_ALLOC_IDLE,
@@ -40,6 +41,7 @@ enum qcow_alloc_state {
  * @cluster_shift: log2 of sectors in a cluster
  * @lease_clusters: how many to ask for at a time
  * @no_space_timeout: jiffies to wait for space; 0: not at all
+ * @room: gets to know what a GRANT says
  * @layer: the data layer; constant while the image is open, like @identity
  * @identity: the data layer has guest = host offsets, and needs no clusters
  */
@@ -49,6 +51,7 @@ struct qcow_alloc {
 	unsigned int cluster_shift;
 	u64 lease_clusters;
 	unsigned long no_space_timeout;
+	struct qcow_room *room;
 	const struct qcow_layer *layer;
 	bool identity;
 	struct work_struct work;

@@ -21,6 +21,7 @@ static const struct number numbers[] = {
 	{ "map_budget:", 4, 64U << 20, offsetof(struct qcow_args, map_kib) },
 	{ "cache_budget:", 0, 1U << 20, offsetof(struct qcow_args, cache_kib) },
 	{ "no_space_timeout:", 0, 86400, offsetof(struct qcow_args, no_space_timeout) },
+	{ "low_water:", 0, 64U << 20, offsetof(struct qcow_args, low_water_mib) },
 	{ "sector_size:", 512, 4096, offsetof(struct qcow_args, sector_size) },
 };
 
@@ -134,6 +135,7 @@ int qcow_args_parse(struct qcow_args *args, struct dm_target *ti, unsigned int a
 	args->cache_kib = QCOW_DEFAULT_CACHE_KIB;
 	args->sector_size = SECTOR_SIZE;
 	args->no_space_timeout = QCOW_DEFAULT_NO_SPACE;
+	args->low_water_mib = QCOW_DEFAULT_LOW_WATER;
 	r = parse(args, ti, &as);
 	if (r)
 		qcow_args_free(args);

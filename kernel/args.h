@@ -21,6 +21,7 @@ struct qcow_args {
 	unsigned int map_kib;		/* budget of the map */
 	unsigned int cache_kib;		/* budget of the cache of fetched blocks */
 	unsigned int no_space_timeout;	/* seconds to wait for space; 0: error at once */
+	unsigned int low_water_mib;	/* less left below is low; 0: never */
 	bool keep_discarded;		/* the guest's clusters stay allocated */
 	bool no_discard_passdown;	/* nor are they punched below */
 	unsigned int sector_size;	/* 512 or 4096: what the guest sees at least */

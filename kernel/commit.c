@@ -43,6 +43,7 @@ static int flush_layer(struct qcow_disk *disk)
 /* As many of the sealed deltas as one message takes. */
 struct chunk {
 	const struct qcow_commit *c;
+	struct qcow_room *room;
 	unsigned int nr;
 	u32 flags;
 	/* the answer */
@@ -69,6 +70,7 @@ static int take_commit(void *private, const struct qcow_answer *answer)
 		return -EPROTO;
 	chunk->tables = answer->tables;
 	chunk->lost = answer->lost;
+	qcow_room_take(chunk->room, answer);
 	return 0;
 }
 
@@ -116,6 +118,7 @@ static int commit_chunk(struct qcow_disk *disk)
 	struct qcow_commit *c = &disk->commit;
 	struct chunk chunk = {
 		.c = c,
+		.room = &disk->room,
 		.nr = next_chunk(disk),
 		.flags = c->exposing ? 0 : DM_QCOW_COMMIT_UNFLUSHED,
 	};

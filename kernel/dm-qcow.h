@@ -25,6 +25,7 @@
  * commit->lock         spinlock  flushes that wait, claims, the open     process
  *                                generation's freed clusters
  * alloc->lock          spinlock  the pool, its state, the proposal      process
+ * room->lock           spinlock  what is left below; what was told of it  process
  * map->pages xa_lock   spinlock  changes of the map, deltas; lookups    process
  *                                use RCU
  *
@@ -46,6 +47,7 @@
 
 #define QCOW_DEFAULT_TIMEOUT	60	/* seconds an upcall may take */
 #define QCOW_DEFAULT_NO_SPACE	60	/* seconds writes wait for space */
+#define QCOW_DEFAULT_LOW_WATER	4096	/* MiB: four seconds at 1 GiB/s */
 #define QCOW_LEASE_BYTES	(64U << 20)
 #define QCOW_DEFAULT_MAP_KIB	(64U << 10)
 #define QCOW_DEFAULT_CACHE_KIB	(8U << 10)

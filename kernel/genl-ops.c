@@ -36,6 +36,7 @@ static const struct nla_policy policy[DM_QCOW_ATTR_MAX + 1] = {
 	[DM_QCOW_ATTR_TABLES]		= { .type = NLA_U32 },
 	[DM_QCOW_ATTR_LEASES]		= { .type = NLA_BINARY },
 	[DM_QCOW_ATTR_LOST]		= { .type = NLA_U64 },
+	[DM_QCOW_ATTR_ROOM]		= { .type = NLA_U64 },
 };
 
 /*
@@ -276,6 +277,7 @@ static int decode(struct genl_info *info, struct qcow_answer *a)
 	a->addr = get_u64(info, DM_QCOW_ATTR_ADDR);
 	a->tables = get_u32(info, DM_QCOW_ATTR_TABLES);
 	a->lost = get_u64(info, DM_QCOW_ATTR_LOST);
+	a->room = get_u64(info, DM_QCOW_ATTR_ROOM);
 	if (info->attrs[DM_QCOW_ATTR_ERROR_TEXT])
 		a->text = nla_data(info->attrs[DM_QCOW_ATTR_ERROR_TEXT]);
 	if (info->attrs[DM_QCOW_ATTR_SHAPE])

@@ -59,6 +59,7 @@ struct qcow_answer {
 	unsigned int nr_leases;
 	u32 tables;
 	u64 lost;
+	u64 room;
 };
 
 static inline bool qcow_answer_has(const struct qcow_answer *a, enum dm_qcow_attr attr)

@@ -296,7 +296,12 @@ static int take_open(void *private, const struct qcow_answer *answer)
 		    0 : -EPROTO;
 		o->nr_tables = answer->tables;
 	}
-	return r ?: check_same(o->t, &o->shape);
+	r = r ?: check_same(o->t, &o->shape);
+	if (!r) {
+		qcow_room_open(&o->t->disk.room, o->layers[0].bdev);
+		qcow_room_take(&o->t->disk.room, answer);
+	}
+	return r;
 }
 
 static void invalidate_devices(struct qcow_target *t)
@@ -368,6 +373,7 @@ void qcow_image_drop(struct qcow_target *t)
 	t->image = DM_QCOW_STATE_CLOSED;
 	mutex_unlock(&t->lock);
 	close_layers(layers, nr_layers);
+	qcow_room_open(&t->disk.room, NULL);
 	invalidate_devices(t);
 	qcow_disk_reset(&t->disk);
 }

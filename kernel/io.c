@@ -454,6 +454,7 @@ int qcow_disk_init(struct qcow_disk *disk)
 
 	spin_lock_init(&disk->ready_lock);
 	qcow_load_init(disk);
+	qcow_room_init(&disk->room);
 	INIT_WORK(&disk->deferred_work, dispatch_deferred);
 	bio_list_init(&disk->deferred);
 	disk->stats = alloc_percpu(struct qcow_io_stats);

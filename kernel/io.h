@@ -25,6 +25,7 @@
 #include "inflight.h"
 #include "layer.h"
 #include "map.h"
+#include "room.h"
 #include "upcall.h"
 
 /* Per-CPU counters of the hot path. */
@@ -74,6 +75,7 @@ struct qcow_disk {
 	struct qcow_alloc alloc;
 	struct qcow_cells cells;
 	struct qcow_commit commit;
+	struct qcow_room room;
 	struct qcow_copy *copy_reserve;
 	unsigned long copy_reserved;
 	bool writable;			/* was opened so; constant while open */

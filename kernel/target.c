@@ -17,12 +17,6 @@
  *	dtr		drops what is open; never talks to the helper
  */
 
-static const char *const mode_names[] = {
-	[QCOW_MODE_RW] = "RW",
-	[QCOW_MODE_RO] = "RO",
-	[QCOW_MODE_FAIL] = "FAIL",
-};
-
 static void raise_event(struct work_struct *work)
 {
 	struct qcow_target *t = container_of(work, struct qcow_target, event_work);
@@ -52,7 +46,8 @@ void qcow_target_set_mode(struct qcow_target *t, enum qcow_mode mode)
 {
 	mutex_lock(&t->lock);
 	if (mode > t->mode) {
-		DMWARN("%s: mode %s -> %s", t->args.path, mode_names[t->mode], mode_names[mode]);
+		DMWARN("%s: mode %s -> %s", t->args.path, qcow_mode_name(t->mode),
+		       qcow_mode_name(mode));
 		WRITE_ONCE(t->mode, mode);
 		qcow_target_event(t);
 	}
@@ -126,6 +121,15 @@ static void welcome(struct qcow_target *t)
 	qcow_cells_refuse(&t->disk, READ_ONCE(t->mode) == QCOW_MODE_RW ? 0 : -EIO);
 }
 
+static void low_space(struct qcow_room *room)
+{
+	struct qcow_disk *disk = container_of(room, struct qcow_disk, room);
+	struct qcow_target *t = container_of(disk, struct qcow_target, disk);
+
+	DMWARN("%s: less than %llu MiB are left below", t->args.path, room->mark >> 20);
+	qcow_target_event(t);
+}
+
 /* Clusters came, or did not. */
 static void pool_changed(struct qcow_alloc *alloc, int error)
 {
@@ -163,6 +167,9 @@ static int init_writing(struct qcow_target *t)
 	disk->can_keep = t->shape.flags & DM_QCOW_SHAPE_KEEP;
 	disk->keep_discarded = t->args.keep_discarded;
 	disk->commit.passdown = !t->args.no_discard_passdown;
+	disk->room.low = low_space;
+	disk->room.mark = (u64)t->args.low_water_mib << 20;
+	disk->alloc.room = &disk->room;
 	disk->alloc.changed = pool_changed;
 	disk->alloc.cluster_shift = ilog2(t->shape.cluster_size) - SECTOR_SHIFT;
 	disk->alloc.lease_clusters = max(QCOW_LEASE_BYTES / t->shape.cluster_size, 1U);
@@ -375,89 +382,6 @@ static int qcow_preresume(struct dm_target *ti)
 	return r;
 }
 
-static const char *helper_word(struct qcow_target *t)
-{
-	if (qcow_link_attached(&t->link))
-		return "attached";
-	return qcow_link_epoch(&t->link) ? "lost" : "none";
-}
-
-static const char *image_word(const struct qcow_target *t)
-{
-	if (READ_ONCE(t->image) != DM_QCOW_STATE_OPEN)
-		return "closed";
-	return READ_ONCE(t->unclean) ? "unclean" : "open";
-}
-
-static struct qcow_io_stats sum_stats(const struct qcow_disk *disk)
-{
-	struct qcow_io_stats sum = { };
-	int cpu;
-
-	for_each_possible_cpu(cpu) {
-		const struct qcow_io_stats *s = per_cpu_ptr(disk->stats, cpu);
-
-		sum.reads += READ_ONCE(s->reads);
-		sum.writes += READ_ONCE(s->writes);
-		sum.deferred += READ_ONCE(s->deferred);
-		sum.zero_fills += READ_ONCE(s->zero_fills);
-	}
-	return sum;
-}
-
-/* Numbers for people and tests; one may be older than the next. Takes no lock. */
-static unsigned int print_info(struct qcow_target *t, char *result, unsigned int maxlen)
-{
-	const struct qcow_io_stats stats = sum_stats(&t->disk);
-	const struct qcow_upcalls *ucs = &t->disk.upcalls;
-	const struct qcow_cache *cache = &t->disk.cache;
-	const struct qcow_map *map = &t->disk.map;
-	const struct qcow_alloc *alloc = &t->disk.alloc;
-	const struct qcow_commit *commit = &t->disk.commit;
-	const struct {
-		const char *name;
-		unsigned long value;
-	} pairs[] = {
-		{ "reads", stats.reads },
-		{ "zero_fills", stats.zero_fills },
-		{ "in_flight", qcow_inflight_count(&t->disk.inflight) },
-		{ "errors", atomic_long_read(&t->nr_errors) },
-		{ "layers", t->disk.nr_layers },
-		{ "upcalls", ucs->nr_submitted },
-		{ "loads", ucs->nr_loads },
-		{ "fetches", ucs->nr_fetches },
-		{ "timeouts", ucs->nr_timeouts },
-		{ "attaches", qcow_link_epoch(&t->link) },
-		{ "helper_deaths", ucs->nr_deaths },
-		{ "map_pages", map->nr_pages },
-		{ "map_collapsed", map->nr_collapsed },
-		{ "map_bytes", map->bytes },
-		{ "map_evicted", map->nr_evicted },
-		{ "cache_blocks", cache->nr_blocks },
-		{ "cache_bytes", cache->bytes },
-		{ "cache_hits", cache->nr_hits },
-		{ "writes", stats.writes },
-		{ "deferred", stats.deferred },
-		{ "waits", t->disk.cells.nr_waits },
-		{ "leases", alloc->nr_leases },
-		{ "clusters_leased", alloc->nr_free },
-		{ "clusters_leaked", alloc->nr_leaked },
-		{ "no_space", !!READ_ONCE(alloc->no_space_since) },
-		{ "deltas", map->nr_dirty },
-		{ "map_pinned", map->nr_pinned },
-		{ "flushes", commit->nr_flushes },
-		{ "commits", commit->nr_commits },
-		{ "committed", commit->nr_committed },
-	};
-	unsigned int i, sz = 0;
-
-	DMEMIT("%s %s %s %zu", mode_names[READ_ONCE(t->mode)], helper_word(t), image_word(t),
-	       ARRAY_SIZE(pairs));
-	for (i = 0; i < ARRAY_SIZE(pairs); i++)
-		DMEMIT(" %s %lu", pairs[i].name, pairs[i].value);
-	return sz;
-}
-
 static void qcow_status(struct dm_target *ti, status_type_t type, unsigned int flags,
 			char *result, unsigned int maxlen)
 {
@@ -466,7 +390,7 @@ static void qcow_status(struct dm_target *ti, status_type_t type, unsigned int f
 
 	switch (type) {
 	case STATUSTYPE_INFO:
-		print_info(t, result, maxlen);
+		qcow_status_print(t, result, maxlen);
 		break;
 	case STATUSTYPE_TABLE:
 		qcow_args_print(&t->args, result, maxlen);

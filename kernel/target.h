@@ -44,6 +44,9 @@ struct qcow_target {
 void qcow_target_set_mode(struct qcow_target *t, enum qcow_mode mode);
 void qcow_target_event(struct qcow_target *t);
 
+const char *qcow_mode_name(enum qcow_mode mode);
+void qcow_status_print(struct qcow_target *t, char *result, unsigned int maxlen);
+
 int qcow_image_probe(struct qcow_target *t);
 int qcow_image_open(struct qcow_target *t);
 int qcow_image_close(struct qcow_target *t);

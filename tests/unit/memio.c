@@ -163,6 +163,16 @@ static int mem_punch(struct qcow_io *io, uint64_t off, uint64_t len)
 	return 0;
 }
 
+static int mem_room(struct qcow_io *io, uint64_t *bytes)
+{
+	const struct memio *m = to_mem(io);
+
+	if (!m->space_end)
+		return -EOPNOTSUPP;
+	*bytes = m->space_end - m->size;
+	return 0;
+}
+
 static const struct qcow_io_ops mem_ops = {
 	.pread = mem_pread,
 	.size = mem_size,
@@ -171,6 +181,7 @@ static const struct qcow_io_ops mem_ops = {
 	.truncate = mem_truncate,
 	.zero = mem_zero,
 	.punch = mem_punch,
+	.room = mem_room,
 };
 
 struct memio *memio_create(uint64_t size)

@@ -70,6 +70,8 @@ static void test_one_round(void **state)
 	assert_answer_ok(rig_call(rig, DM_QCOW_CMD_OPEN));
 	assert_true(qnl_has(&rig->reply, QNL_BIT(TABLES)));
 	assert_int_equal(rig->reply.tables, 0);
+	/* The file system's; who else uses it meanwhile is not known. */
+	assert_true(qnl_has(&rig->reply, QNL_BIT(ROOM)) && rig->reply.room > 0);
 	fd = data_fd(&rig->reply);
 	run = guest_run(rig_load(rig, 0), 3);
 	assert_int_equal(run.type, DM_QCOW_RUN_ZERO);
@@ -83,6 +85,7 @@ static void test_one_round(void **state)
 	assert_int_equal(leases[1].nr_clusters, 4);
 	take_leases(guest_ask_leases(rig, DM_QCOW_CMD_GRANT, leases, nr), leases, 8);
 	assert_int_equal(rig->reply.tables, DM_QCOW_TABLES_ENOUGH);
+	assert_true(qnl_has(&rig->reply, QNL_BIT(ROOM)));
 	assert_int_equal(leases[1].flags, DM_QCOW_LEASE_ZERO);
 
 	put_bytes(fd, leases[1].host_off, 0x5a, SIZE);

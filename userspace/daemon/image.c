@@ -268,8 +268,10 @@ int image_open(struct image *image, struct lane *lane, struct qnl_msg *answer,
 		return r;
 	put_shape(answer, image->chain);
 	put_layers(answer, lane, image->chain);
-	if (image->writing)
+	if (image->writing) {
 		writing_put_tables(image->writing, answer);
+		writing_put_room(image->writing, answer);
+	}
 	return 0;
 }
 

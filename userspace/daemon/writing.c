@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <string.h>
+#include <time.h>
 
 struct writing *writing_create(void)
 {
@@ -30,6 +31,7 @@ static void begin(struct writing *wr, struct qcow_chain *chain)
 	wr->nr_lost = 0;
 	wr->unsaid = 0;
 	wr->generation = 0;
+	wr->room_said = 0;
 	qcow_error_clear(&wr->broken);
 }
 
@@ -120,6 +122,27 @@ void writing_put_tables(const struct writing *wr, struct qnl_msg *answer)
 	qnl_set(answer, TABLES, tables, qcow_lease_tables_left(wr->w));
 }
 
+/* Only people want to know: what cannot be found out is left out. */
+void writing_put_room(struct writing *wr, struct qnl_msg *answer)
+{
+	uint64_t bytes;
+
+	if (!qcow_chain_room(wr->chain, &bytes, NULL))
+		qnl_set(answer, ROOM, room, bytes);
+}
+
+/* Synchronous writes commit thousands of times a second: it is not worth so much. */
+static void put_room_now_and_then(struct writing *wr, struct qnl_msg *answer)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+	if (now.tv_sec == wr->room_said)
+		return;
+	wr->room_said = now.tv_sec;
+	writing_put_room(wr, answer);
+}
+
 static int adopt_leases(struct writing *wr, const struct qnl_array *leases, struct qcow_error *err)
 {
 	size_t nr;
@@ -179,6 +202,7 @@ int writing_grant(struct writing *wr, const struct qnl_msg *up, struct qnl_msg *
 		return r;
 	put_leases(wr, answer, nr);
 	writing_put_tables(wr, answer);
+	writing_put_room(wr, answer);
 	return 0;
 }
 
@@ -285,6 +309,7 @@ int writing_commit(struct writing *wr, const struct qnl_msg *up, struct qnl_msg 
 	writing_put_tables(wr, answer);
 	qnl_set(answer, LOST, lost, wr->unsaid);
 	wr->unsaid = 0;
+	put_room_now_and_then(wr, answer);
 	return 0;
 }
 

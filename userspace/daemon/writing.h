@@ -14,6 +14,8 @@
 #include "lib/lease.h"
 #include "netlink/message.h"
 
+#include <time.h>
+
 /* Neighbouring clusters count as one; what does not fit is leaked. */
 #define WRITING_MAX_LOST 16384
 
@@ -31,6 +33,7 @@ struct writing {
 	 * now, it would put back what is somebody else's by this time.
 	 */
 	uint64_t generation;
+	time_t room_said; /* by a COMMIT: the second, on some clock */
 	/* Of the call at work. */
 	struct qcow_lease_extent ext[DM_QCOW_MAX_LEASES];
 	struct dm_qcow_lease leases[DM_QCOW_MAX_LEASES];
@@ -60,6 +63,7 @@ int writing_finish(struct writing *wr, struct qcow_error *err);
 void writing_end(struct writing *wr);
 
 void writing_put_tables(const struct writing *wr, struct qnl_msg *answer);
+void writing_put_room(struct writing *wr, struct qnl_msg *answer);
 
 /* Each answers the upcall @up, or returns a negative errno with the reason. */
 int writing_propose(struct writing *wr, const struct qnl_msg *up, struct qnl_msg *answer,

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
 #include <unistd.h>
 
 #define BOUNCE_SIZE (64u << 10)
@@ -218,6 +219,19 @@ static int direct_punch(struct qcow_io *io, uint64_t off, uint64_t len)
 	return fallocate(to_direct(io)->fd, mode, (off_t)off, (off_t)len) < 0 ? -errno : 0;
 }
 
+static int direct_room(struct qcow_io *io, uint64_t *bytes)
+{
+	struct direct_io *d = to_direct(io);
+	struct statfs fs;
+
+	if (d->is_bdev)
+		return -EOPNOTSUPP;
+	if (fstatfs(d->fd, &fs) < 0)
+		return -errno;
+	*bytes = (uint64_t)fs.f_bavail * (uint64_t)fs.f_frsize;
+	return 0;
+}
+
 /* Moves the descriptor's position, which nothing here uses. */
 static int find_hole(struct direct_io *d, uint64_t off)
 {
@@ -283,6 +297,7 @@ static const struct qcow_io_ops direct_write_ops = {
 	.zero = direct_zero,
 	.back = direct_back,
 	.punch = direct_punch,
+	.room = direct_room,
 };
 
 static bool is_power_of_two(uint32_t n)

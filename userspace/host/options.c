@@ -86,6 +86,7 @@ static const struct option_word option_words[] = {
 	{ "cache_budget", true, NULL },
 	{ "sector_size", true, NULL },
 	{ "no_space_timeout", true, NULL },
+	{ "low_water", true, NULL },
 	{ "keep_discarded", false, NULL },
 	{ "no_discard_passdown", false, NULL },
 };

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "lib/chain-priv.h"
+#include "lib/room.h"
 
 int qcow_chain_create(struct qcow_chain **out, const struct qcow_chain_params *params,
 		      struct qcow_error *err)
@@ -241,6 +242,21 @@ int qcow_chain_flush_data_file(struct qcow_chain *c, struct qcow_error *err)
 	size_t layer = qcow_chain_data_layer(c);
 
 	return layer ? qcow_io_flush(c->layers[layer].io, err) : 0;
+}
+
+int qcow_chain_room(const struct qcow_chain *c, uint64_t *bytes, struct qcow_error *err)
+{
+	struct qcow_io *data = c->layers[qcow_chain_data_layer(c)].io;
+	uint64_t more;
+	int r = qcow_writer_room(c->writer, bytes, err);
+
+	/* A data file on a device has all the space it will ever need. */
+	if (r < 0 || !qcow_chain_data_layer(c) || data->fixed_end)
+		return r;
+	r = qcow_io_room(data, &more, err);
+	if (!r && more < *bytes)
+		*bytes = more;
+	return r;
 }
 
 struct qcow_writer *qcow_chain_writer(const struct qcow_chain *c)

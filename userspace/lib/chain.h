@@ -87,6 +87,8 @@ int qcow_chain_check_writable(const struct qcow_chain *chain, bool drop_bitmaps,
 			      struct qcow_error *err);
 /* Makes durable what was written to the data file of layer 0; nothing to do without one. */
 int qcow_chain_flush_data_file(struct qcow_chain *chain, struct qcow_error *err);
+/* As qcow_writer_room(), of a writable chain: in its data file as well, if it has one. */
+int qcow_chain_room(const struct qcow_chain *chain, uint64_t *bytes, struct qcow_error *err);
 /* NULL if it is not. Belongs to the chain. */
 struct qcow_writer *qcow_chain_writer(const struct qcow_chain *chain);
 

@@ -125,6 +125,16 @@ int qcow_io_punch(struct qcow_io *io, uint64_t host_off, uint64_t len, struct qc
 	return r;
 }
 
+int qcow_io_room(struct qcow_io *io, uint64_t *bytes, struct qcow_error *err)
+{
+	int r = io->ops->room ? io->ops->room(io, bytes) : -EOPNOTSUPP;
+
+	if (r < 0 && r != -EOPNOTSUPP)
+		return qcow_fail(err, -r, QCOW_NO_OFF, "cannot find out how much space is free: %s",
+				 strerror(-r));
+	return r;
+}
+
 void qcow_io_hole(struct qcow_io *io, uint64_t host_off, uint64_t *len, bool *is_hole)
 {
 	if (!io->ops->hole || io->ops->hole(io, host_off, len, is_hole) < 0)

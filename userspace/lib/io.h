@@ -61,6 +61,8 @@ struct qcow_io_ops {
 	int (*hole)(struct qcow_io *io, uint64_t host_off, uint64_t *len, bool *is_hole);
 	/* Gives the space back; what is read there afterwards is anybody's guess. */
 	int (*punch)(struct qcow_io *io, uint64_t host_off, uint64_t len);
+	/* Regular file: bytes its file system has free for it. NULL: nobody knows. */
+	int (*room)(struct qcow_io *io, uint64_t *bytes);
 };
 
 struct qcow_io {
@@ -88,6 +90,7 @@ int qcow_io_truncate(struct qcow_io *io, uint64_t size, struct qcow_error *err);
 int qcow_io_zero(struct qcow_io *io, uint64_t host_off, uint64_t len, struct qcow_error *err);
 int qcow_io_back(struct qcow_io *io, uint64_t host_off, uint64_t len, struct qcow_error *err);
 int qcow_io_punch(struct qcow_io *io, uint64_t host_off, uint64_t len, struct qcow_error *err);
+int qcow_io_room(struct qcow_io *io, uint64_t *bytes, struct qcow_error *err);
 
 /* Never fails: what cannot be asked has no hole. */
 void qcow_io_hole(struct qcow_io *io, uint64_t host_off, uint64_t *len, bool *is_hole);

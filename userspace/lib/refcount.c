@@ -161,6 +161,8 @@ int ref_update_one(struct qcow_writer *w, enum qcow_ref_op op, uint64_t cluster,
 	if (new != old) {
 		qcow_ref_encode(p, w->h.refcount_order, idx, new);
 		edit_touch(&w->ref_edit, p);
+		w->nr_used += !old;
+		w->nr_used -= !new;
 	}
 	if (!new &&cluster < w->free_from)
 		w->free_from = cluster;

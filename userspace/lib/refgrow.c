@@ -55,9 +55,11 @@ static int publish_block(struct qcow_writer *w, uint64_t idx, uint64_t host_off,
 		return r;
 	qcow_put_be64(be, host_off);
 	r = meta_patch(w, w->h.reftable_off + idx * 8, be, sizeof(be), err);
-	if (!r)
-		set_reftable(w, idx, host_off);
-	return r;
+	if (r < 0)
+		return r;
+	set_reftable(w, idx, host_off);
+	w->nr_used++;
+	return 0;
 }
 
 static int add_block(struct qcow_writer *w, uint64_t idx, struct qcow_error *err)
@@ -172,6 +174,7 @@ static int use_growth(struct qcow_writer *w, const struct growth *g, struct qcow
 	pthread_rwlock_wrlock(&w->reftable_lock);
 	w->nr_reftable = g->entries;
 	pthread_rwlock_unlock(&w->reftable_lock);
+	w->nr_used += g->blocks + g->clusters;
 	qcow_metaset_move_range(&w->meta, QCOW_META_REFTABLE, off,
 				g->clusters << w->h.cluster_bits);
 	return 0;

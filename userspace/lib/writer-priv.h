@@ -60,9 +60,11 @@ struct qcow_writer {
 	bool l1_backed;	  /* it has space where it lies */
 	uint32_t nr_bare; /* its entries without an L2 table of their own */
 
-	uint64_t free_from;  /* every cluster below is in use */
-	uint64_t data_end;   /* no cluster from here on was the guest's and is not any more */
-	uint64_t host_end;   /* clusters there can ever be */
+	uint64_t free_from; /* every cluster below is in use */
+	uint64_t data_end;  /* no cluster from here on was the guest's and is not any more */
+	uint64_t host_end;  /* clusters there can ever be */
+	uint64_t nr_used;   /* of them, those with a refcount; once they were counted: */
+	bool used_known;
 	uint64_t first_size; /* bytes in the file when it was opened */
 	struct qcow_lease_extent pending[MAX_PENDING];
 	size_t nr_pending;

@@ -51,6 +51,7 @@ static const struct attr_rule {
 	FIXED(GENERATION, generation),
 	ARRAY(DELTAS, deltas, struct dm_qcow_delta),
 	FIXED(LOST, lost),
+	FIXED(ROOM, room),
 };
 
 _Static_assert(DM_QCOW_ATTR_MAX < 64, "qnl_msg.has holds one bit per attribute");

@@ -50,6 +50,7 @@ struct qnl_msg {
 	uint64_t bytes;
 	uint64_t generation;
 	uint64_t lost;
+	uint64_t room;
 	const char *error_text;
 	const char *path;
 	struct dm_qcow_device device;

@@ -24,7 +24,12 @@ static const char usage_text[] =
 	"  --helper-timeout SECONDS how long a request may wait for the helper (60)\n"
 	"  --map-budget KIB         memory for the map of blocks\n"
 	"  --cache-budget KIB       memory for decompressed blocks\n"
-	"  --sector-size SIZE       512 or 4096: smallest sector the device shows\n";
+	"  --sector-size SIZE       512 or 4096: smallest sector the device shows\n"
+	"  --no-space-timeout SECONDS\n"
+	"                           how long writes wait for space below (60); 0: not at all\n"
+	"  --low-water MIB          an event when less than this is left below (4096); 0: never\n"
+	"  --keep-discarded         what is discarded stays allocated\n"
+	"  --no-discard-passdown    nor is it punched out of IMAGE's file or device\n";
 
 enum {
 	OPT_READ_ONLY = WORD_OPT_END,

@@ -14,7 +14,8 @@ static const char usage_text[] =
 	"    dmsetup create NAME --readonly --table \"$(qcow table IMAGE)\"\n"
 	"\n" WORD_CHAIN_HELP
 	"  --helper-timeout SECONDS, --map-budget KIB, --cache-budget KIB, --sector-size SIZE,\n"
-	"  --drop-bitmaps           as for qcow open\n";
+	"  --drop-bitmaps, --no-space-timeout SECONDS, --low-water MIB, --keep-discarded,\n"
+	"  --no-discard-passdown    as for qcow open\n";
 
 static const struct option options[] = {
 	WORD_CHAIN_OPTIONS,

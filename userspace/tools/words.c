@@ -10,10 +10,13 @@ static const struct {
 	const char *name;
 	bool is_path;
 } words[] = {
-	{ "backing_dir", true },   { "backing", true },	      { "backing_format", false },
-	{ "no_backing", false },   { "snapshot", false },     { "helper_timeout", false },
-	{ "map_budget", false },   { "cache_budget", false }, { "sector_size", false },
-	{ "drop_bitmaps", false },
+	{ "backing_dir", true },       { "backing", true },
+	{ "backing_format", false },   { "no_backing", false },
+	{ "snapshot", false },	       { "helper_timeout", false },
+	{ "map_budget", false },       { "cache_budget", false },
+	{ "sector_size", false },      { "drop_bitmaps", false },
+	{ "no_space_timeout", false }, { "low_water", false },
+	{ "keep_discarded", false },   { "no_discard_passdown", false },
 };
 
 #define NR_WORDS (int)(sizeof(words) / sizeof(*words))

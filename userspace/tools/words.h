@@ -34,7 +34,11 @@ enum {
 	{ "map-budget", required_argument, NULL, WORD_OPT + 6 }, \
 	{ "cache-budget", required_argument, NULL, WORD_OPT + 7 }, \
 	{ "sector-size", required_argument, NULL, WORD_OPT + 8 }, \
-	{ "drop-bitmaps", no_argument, NULL, WORD_OPT + 9 }
+	{ "drop-bitmaps", no_argument, NULL, WORD_OPT + 9 }, \
+	{ "no-space-timeout", required_argument, NULL, WORD_OPT + 10 }, \
+	{ "low-water", required_argument, NULL, WORD_OPT + 11 }, \
+	{ "keep-discarded", no_argument, NULL, WORD_OPT + 12 }, \
+	{ "no-discard-passdown", no_argument, NULL, WORD_OPT + 13 }
 /* clang-format on */
 
 #define WORD_FILE_HELP                                                                    \

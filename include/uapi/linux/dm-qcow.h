@@ -115,7 +115,7 @@
  *   returns. It checks them: a regular file must do direct I/O; a block device
  *   must be one that PROBE named; at most DM_QCOW_MAX_LAYERS; only the data layer may
  *   be DM_QCOW_LAYER_WRITABLE, and its fd must be open for writing. SHAPE must fit what
- *   PROBE said, else the resume fails. For writing also TABLES, as in GRANT.
+ *   PROBE said, else the resume fails. For writing also TABLES and ROOM, as in GRANT.
  *   Autoclear bits that nobody here maintains have been cleared, durably.
  *
  * LOAD
@@ -154,6 +154,9 @@
  *   answer: LEASES, the same extents in the same order, DM_QCOW_LEASE_ZERO set where
  *   all of an extent durably reads as zeros; TABLES. Their refcounts are durably 1;
  *   tables have space behind them, so that a COMMIT never needs any.
+ *   ROOM, if it is known: how many bytes can still be allocated, of a device those in
+ *   its free clusters, of a file those that its file system has. For people: the kernel
+ *   shows it, and raises an event when it is little.
  *   TABLES: in how many more L2 tables deltas may lie before another PROPOSE;
  *   DM_QCOW_TABLES_ENOUGH if none will ever be missing.
  *   ERROR, ENOSPC too: nothing of it is leased, and the kernel forgets the proposal. After
@@ -165,11 +168,11 @@
  *   DM_QCOW_MAX_DELTAS; make the map on disk say so. The data is durable already, except
  *   with DM_QCOW_COMMIT_UNFLUSHED: then one flush of the image, after the tables are
  *   written, must cover both. A generation with more deltas comes in several COMMITs.
- *   answer: TABLES, as in GRANT; LOST: how many clusters that the guest did not own
- *   alone (shared with a snapshot, compressed) lost their last pointer from the map. The
- *   worker remembers them until FREE; what it cannot remember it leaks, and counts
- *   in LOST all the same. The pointers are durable, and all threads of the worker resolve
- *   by the new ones. No refcount has gone down.
+ *   answer: TABLES, as in GRANT, and ROOM, about once a second; LOST: how many clusters
+ *   that the guest did not own alone (shared with a snapshot, compressed) lost their last
+ *   pointer from the map. The worker remembers them until FREE; what it cannot remember
+ *   it leaks, and counts in LOST all the same. The pointers are durable, and all threads of
+ *   the worker resolve by the new ones. No refcount has gone down.
  *   A cluster that the guest owned alone (its entry was writable) is the kernel's
  *   once its pointer is gone: it goes back to the pool of leased clusters.
  *   A COMMIT of an older generation than the last one is late: it timed out, was said
@@ -268,6 +271,7 @@ enum dm_qcow_attr {
 	DM_QCOW_ATTR_GENERATION,	/* u64 */
 	DM_QCOW_ATTR_DELTAS,		/* struct dm_qcow_delta [] */
 	DM_QCOW_ATTR_LOST,		/* u64: clusters */
+	DM_QCOW_ATTR_ROOM,		/* u64: bytes that can still be allocated below */
 
 	__DM_QCOW_ATTR_MAX,
 	DM_QCOW_ATTR_MAX = __DM_QCOW_ATTR_MAX - 1
