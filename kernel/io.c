@@ -31,6 +31,7 @@ void qcow_disk_own(struct qcow_disk *disk, struct bio *bio)
 
 	split->disk = disk;
 	split->io.epoch = QCOW_EPOCH_NONE;
+	split->io.starved = false;
 }
 
 /**
@@ -90,6 +91,8 @@ struct bio *qcow_disk_cut(struct qcow_disk *disk, struct bio *bio, unsigned int 
 	struct bio *part = bio_split(bio, nr_sectors, GFP_NOIO, &disk->splits);
 
 	qcow_disk_chain(disk, part, bio);
+	if (op_is_write(bio_op(bio)))
+		io_of(disk, part)->starved = io_of(disk, bio)->starved;
 	return part;
 }
 
@@ -106,10 +109,12 @@ void qcow_disk_submit(struct qcow_disk *disk, struct bio *bio, unsigned int laye
 		      sector_t host_sector)
 {
 	struct qcow_layer *l = &disk->layers[layer];
+	struct qcow_layer_io *io = &io_of(disk, bio)->layer_io;
 
 	if (!l->bdev) {
-		qcow_file_submit(disk->file_queues, l, bio, &io_of(disk, bio)->layer_io,
-				 host_sector);
+		/* Its cell waits for space, and sends it again. */
+		io->starved = NULL;
+		qcow_file_submit(disk->file_queues, l, bio, io, host_sector);
 		return;
 	}
 	bio_set_dev(bio, l->bdev);
@@ -134,6 +139,7 @@ static bool follow(struct qcow_disk *disk, struct bio *bio, struct qcow_io *io,
 			bio->bi_iter.bi_sector = x->host_sector;
 			return true;
 		}
+		io->layer_io.starved = disk->alloc.no_space_timeout ? &disk->starved : NULL;
 		qcow_file_submit(disk->file_queues, layer, bio, &io->layer_io, x->host_sector);
 		return false;
 	case DM_QCOW_RUN_ZERO:
@@ -320,7 +326,7 @@ static bool look_up(struct qcow_disk *disk, struct bio *bio, const struct qcow_m
 	else
 		found = qcow_map_lookup(&disk->map, sector, bio_sectors(bio), x);
 	if (found && op_is_write(bio_op(bio)))
-		found = in_place(disk, bio, x);
+		found = !qcow_disk_is_starved(disk, bio) && in_place(disk, bio, x);
 	rcu_read_unlock();
 	if (!found)
 		qcow_inflight_leave(&disk->inflight, *epoch);
@@ -429,6 +435,39 @@ static void dispatch_deferred(struct work_struct *work)
 	blk_finish_plug(&plug);
 }
 
+/*
+ * Writes in place that found no room below: from now on they go by way of a cell, which
+ * waits for space as it does when it allocates. Not in an epoch: what is freed meanwhile
+ * may be the space they wait for, and is punched after a fence.
+ */
+static void take_starved(struct work_struct *work)
+{
+	struct qcow_disk *disk = container_of(work, struct qcow_disk, starved.work);
+	struct llist_node *list = llist_reverse_order(llist_del_all(&disk->starved.bios));
+	struct qcow_layer_io *layer_io, *next;
+
+	llist_for_each_entry_safe(layer_io, next, list, node) {
+		struct qcow_io *io = container_of(layer_io, struct qcow_io, layer_io);
+
+		leave(disk, io);
+		io->starved = true;
+		qcow_disk_defer(disk, layer_io->bio);
+	}
+}
+
+/**
+ * qcow_disk_is_starved() - has a write in place found no room below?
+ * @disk: open
+ * @bio: a write
+ *
+ * Context: any.
+ * Return: true if so: it is a cell's business, although the map says where it goes.
+ */
+bool qcow_disk_is_starved(struct qcow_disk *disk, struct bio *bio)
+{
+	return io_of(disk, bio)->starved;
+}
+
 /**
  * qcow_disk_reset() - forget what the helper said about the image
  * @disk: with no bio in flight
@@ -456,6 +495,8 @@ int qcow_disk_init(struct qcow_disk *disk)
 	qcow_load_init(disk);
 	qcow_room_init(&disk->room);
 	INIT_WORK(&disk->deferred_work, dispatch_deferred);
+	init_llist_head(&disk->starved.bios);
+	INIT_WORK(&disk->starved.work, take_starved);
 	bio_list_init(&disk->deferred);
 	disk->stats = alloc_percpu(struct qcow_io_stats);
 	if (!disk->stats)
@@ -500,6 +541,7 @@ out_stats:
  */
 void qcow_disk_exit(struct qcow_disk *disk)
 {
+	flush_work(&disk->starved.work);
 	flush_work(&disk->ready_work);
 	flush_work(&disk->deferred_work);
 	qcow_copy_exit(disk);

@@ -40,6 +40,7 @@ struct qcow_io_stats {
 struct qcow_io {
 	struct qcow_layer_io layer_io;
 	unsigned int epoch;		/* in flight in; QCOW_EPOCH_NONE while it waits */
+	bool starved;			/* writes: found no room below, in place */
 };
 
 /* A bio of qcow_disk.splits or .clones. */
@@ -58,6 +59,7 @@ struct qcow_split {
  * @degrade: metadata cannot be written any more
  * @ready: upcalls whose bios can go on
  * @deferred: writes and discards for a worker
+ * @starved: writes in place that found no room in a layer's file system
  */
 struct qcow_disk {
 	struct qcow_io_stats __percpu *stats;
@@ -87,6 +89,7 @@ struct qcow_disk {
 	struct bio_list deferred;	/* ready_lock */
 	struct work_struct ready_work;
 	struct work_struct deferred_work;
+	struct qcow_starved starved;
 };
 
 int qcow_disk_init(struct qcow_disk *disk);
@@ -104,6 +107,7 @@ void qcow_disk_dispatch(struct qcow_disk *disk, struct bio *bio,
 			const struct qcow_map_page *page);
 void qcow_disk_read(struct qcow_disk *disk, struct bio *bio);
 void qcow_disk_defer(struct qcow_disk *disk, struct bio *bio);
+bool qcow_disk_is_starved(struct qcow_disk *disk, struct bio *bio);
 void qcow_disk_own(struct qcow_disk *disk, struct bio *bio);
 void qcow_disk_leave(struct bio *bio);
 void qcow_disk_chain(struct qcow_disk *disk, struct bio *part, struct bio *bio);

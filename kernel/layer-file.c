@@ -165,12 +165,26 @@ static bool start_write(struct file *file)
 	return true;
 }
 
+/* Any context, interrupts included. */
+static void starve(struct qcow_layer_io *io)
+{
+	if (llist_add(&io->node, &io->starved->bios))
+		queue_work(qcow_wq, &io->starved->work);
+}
+
 /* Any context, interrupts included. @r is what the write returned. */
 static void complete_write(struct qcow_layer_io *io, long r)
 {
 	struct bio *bio = io->bio;
 
 	end_write(io->layer->file);
+	/* A quota that is used up is as good as a full file system. */
+	if (unlikely(r == -EDQUOT))
+		r = -ENOSPC;
+	if (unlikely(r == -ENOSPC) && io->starved) {
+		starve(io);
+		return;
+	}
 	if (unlikely(r <= 0)) {
 		bio->bi_status = r ? errno_to_blk_status(r) : BLK_STS_IOERR;
 	} else if (unlikely(r < bio->bi_iter.bi_size)) {
@@ -307,7 +321,8 @@ void qcow_file_queues_destroy(struct qcow_file_queue __percpu *queues)
  * @queues: the target's
  * @layer: open, a regular file
  * @bio: ended with bio_endio() when done, from any context
- * @io: the bio's own, until then
+ * @io: the bio's own, until then; @io->starved is the caller's to set. What goes there
+ *	has not ended, and its bi_iter is what is left to do
  * @host_sector: where in the file
  *
  * Context: any; does not sleep.

@@ -12,6 +12,7 @@
 #include <linux/device-mapper.h>
 #include <linux/fs.h>
 #include <linux/llist.h>
+#include <linux/workqueue.h>
 #include <linux/dm-qcow.h>
 
 /**
@@ -34,6 +35,16 @@ struct qcow_layer {
 struct qcow_file_queue;
 
 /**
+ * struct qcow_starved - writes that found no room in their file system
+ * @bios: of struct qcow_layer_io; lock-free
+ * @work: the owner's: takes them away
+ */
+struct qcow_starved {
+	struct llist_head bios;
+	struct work_struct work;
+};
+
+/**
  * struct qcow_layer_io - what a layer needs while a bio is with it
  * @iocb: for a regular file
  * @node: on a queue of bios to submit
@@ -41,6 +52,7 @@ struct qcow_file_queue;
  * @bio: whose data it is; its bi_iter is what is left to do
  * @pos: bytes into the file of what is left
  * @queues: where short reads and writes are continued
+ * @starved: where a write goes that finds no room; NULL: it ends with BLK_STS_NOSPC
  */
 struct qcow_layer_io {
 	struct kiocb iocb;
@@ -49,6 +61,7 @@ struct qcow_layer_io {
 	struct bio *bio;
 	loff_t pos;
 	struct qcow_file_queue __percpu *queues;
+	struct qcow_starved *starved;
 };
 
 int qcow_layer_open(struct qcow_layer *layer, const struct dm_qcow_layer *desc, dev_t self);

@@ -293,6 +293,7 @@ static void no_epoch(struct bio *bio)
 	struct qcow_io *io = dm_per_bio_data(bio, sizeof(*io));
 
 	io->epoch = QCOW_EPOCH_NONE;
+	io->starved = false;
 }
 
 static int map_other(struct qcow_target *t, struct bio *bio)

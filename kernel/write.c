@@ -127,6 +127,12 @@ static void set_map(struct qcow_cell *cell)
 	qcow_commit_note(disk);
 }
 
+/* Was there none before? A write over data that has its space says nothing of it. */
+static bool found_space(const struct qcow_cell *cell)
+{
+	return !cell->in_place || qcow_disk_is_starved(cell->disk, cell->front);
+}
+
 /**
  * qcow_write_finish() - the blocks are written, or not
  * @work: of the cell, which has its status
@@ -137,13 +143,13 @@ void qcow_write_finish(struct work_struct *work)
 {
 	struct qcow_cell *cell = container_of(work, struct qcow_cell, work);
 
-	if (unlikely(cell->status == BLK_STS_NOSPC)) {
+	if (unlikely(cell->status == BLK_STS_NOSPC && cell->disk->alloc.no_space_timeout)) {
 		wait_for_space(cell);
 		return;
 	}
 	if (!cell->status && !cell->in_place)
 		set_map(cell);
-	if (!cell->status)
+	if (!cell->status && found_space(cell))
 		qcow_alloc_space_again(&cell->disk->alloc);
 	qcow_write_give_up(cell);
 	/* What it gave up may be what others wait for. */
@@ -305,13 +311,13 @@ static bool take(struct qcow_cell *cell)
 	return cell->nr_taken;
 }
 
-/* Somebody was faster, or a FUA write has to wait for a commit. */
+/* Somebody was faster, a FUA write has to wait for a commit, or there was no space. */
 static void in_place(struct qcow_cell *cell, sector_t place)
 {
 	struct qcow_disk *disk = cell->disk;
 	struct bio *bio = cell->bio;
 
-	if (bio->bi_opf & REQ_FUA) {
+	if (bio->bi_opf & REQ_FUA || qcow_disk_is_starved(disk, bio)) {
 		cell->in_place = true;
 		cell->host_sector = place;
 		begin(cell, false);
