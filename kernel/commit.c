@@ -38,6 +38,12 @@ static int flush_layer(struct qcow_disk *disk)
 	return r ? -EIO : 0;
 }
 
+/* Jiffies that COMMIT or FREE may take. */
+static unsigned long upcall_time(const struct qcow_disk *disk)
+{
+	return disk->commit.patience ?: disk->upcalls.timeout;
+}
+
 /* ---- one COMMIT --------------------------------------------------------------- */
 
 /* As many of the sealed deltas as one message takes. */
@@ -128,8 +134,7 @@ static int commit_chunk(struct qcow_disk *disk)
 	};
 	int r;
 
-	r = qcow_upcall_call(&disk->upcalls, &question, take_commit, &chunk,
-			     disk->upcalls.timeout);
+	r = qcow_upcall_call(&disk->upcalls, &question, take_commit, &chunk, upcall_time(disk));
 	if (r)
 		return r;
 	c->next_delta += chunk.nr;
@@ -247,7 +252,7 @@ static int free_some(struct qcow_disk *disk, u64 keep)
 	question.room = 64 + q.nr * sizeof(*q.leases);
 	for (i = 0; i < q.nr; i++)
 		nr_clusters += q.leases[i].nr_clusters;
-	r = qcow_upcall_call(&disk->upcalls, &question, NULL, NULL, disk->upcalls.timeout);
+	r = qcow_upcall_call(&disk->upcalls, &question, NULL, NULL, upcall_time(disk));
 	c->lost = 0;
 	if (!r)
 		return q.nr == DM_QCOW_MAX_LEASES;
@@ -509,18 +514,21 @@ void qcow_commit_freed(struct qcow_disk *disk, sector_t host_sector, u64 nr)
 /**
  * qcow_commit_all() - make everything durable
  * @disk: open for writing, with no bio in flight
+ * @patience: jiffies to wait at most for each upcall
  *
  * Context: postsuspend; waits for the helper, killable and bounded.
  * Return: 0 or a negative errno; then the deltas are still there.
  */
-int qcow_commit_all(struct qcow_disk *disk)
+int qcow_commit_all(struct qcow_disk *disk, unsigned long patience)
 {
 	int r;
 
 	mutex_lock(&disk->commit.mutex);
+	disk->commit.patience = patience;
 	r = commit_locked(disk, true);
 	if (!r)
 		tidy(disk);
+	disk->commit.patience = 0;
 	mutex_unlock(&disk->commit.mutex);
 	return r;
 }
@@ -528,19 +536,22 @@ int qcow_commit_all(struct qcow_disk *disk)
 /**
  * qcow_commit_return_leases() - give unused clusters back to the helper
  * @disk: committed, with no bio in flight and the pool stopped
+ * @patience: jiffies to wait at most for each upcall
  *
  * Context: postsuspend; waits for the helper, killable and bounded.
  * Return: 0 or a negative errno.
  */
-int qcow_commit_return_leases(struct qcow_disk *disk)
+int qcow_commit_return_leases(struct qcow_disk *disk, unsigned long patience)
 {
 	int r;
 
 	mutex_lock(&disk->commit.mutex);
+	disk->commit.patience = patience;
 	/* If the worker died over it there is a leak, which was counted: go on closing. */
 	do {
 		r = free_some(disk, 0);
 	} while (r > 0 || r == -ESTALE);
+	disk->commit.patience = 0;
 	mutex_unlock(&disk->commit.mutex);
 	return r;
 }

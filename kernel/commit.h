@@ -51,6 +51,7 @@ struct qcow_commit {
 	struct work_struct work;
 	struct delayed_work background;
 	struct mutex mutex;		/* one commit at a time */
+	unsigned long patience;		/* mutex; jiffies an upcall may take; 0: as usual */
 	struct dm_qcow_delta *deltas;
 	unsigned int nr_deltas;
 	unsigned int next_delta;
@@ -81,7 +82,7 @@ bool qcow_commit_claim(struct qcow_disk *disk, struct qcow_map_page *page, unsig
 void qcow_commit_unclaim(struct qcow_disk *disk, unsigned int nr);
 void qcow_commit_note(struct qcow_disk *disk);
 void qcow_commit_freed(struct qcow_disk *disk, sector_t host_sector, u64 nr);
-int qcow_commit_all(struct qcow_disk *disk);
-int qcow_commit_return_leases(struct qcow_disk *disk);
+int qcow_commit_all(struct qcow_disk *disk, unsigned long patience);
+int qcow_commit_return_leases(struct qcow_disk *disk, unsigned long patience);
 
 #endif

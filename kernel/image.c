@@ -24,6 +24,13 @@ static int call(struct qcow_target *t, u8 cmd, qcow_call_fn fn, void *private)
 	return qcow_upcall_call(&t->disk.upcalls, &question, fn, private, t->disk.upcalls.timeout);
 }
 
+static int call_close(struct qcow_target *t, unsigned long patience)
+{
+	struct qcow_upcall question = { .cmd = DM_QCOW_CMD_CLOSE };
+
+	return qcow_upcall_call(&t->disk.upcalls, &question, NULL, NULL, patience);
+}
+
 static bool wants_write(const struct qcow_target *t)
 {
 	return !(t->disk.upcalls.flags & DM_QCOW_FLAG_READ_ONLY);
@@ -379,34 +386,35 @@ void qcow_image_drop(struct qcow_target *t)
 }
 
 /* Everything durable, nothing leased. */
-static int finish_writing(struct qcow_target *t)
+static int finish_writing(struct qcow_target *t, unsigned long patience)
 {
 	struct qcow_disk *disk = &t->disk;
 	int r;
 
 	qcow_commit_stop(disk);
-	r = qcow_alloc_stop(&disk->alloc, disk->upcalls.timeout);
+	r = qcow_alloc_stop(&disk->alloc, patience);
 	if (!r)
-		r = qcow_commit_all(disk);
-	return r ?: qcow_commit_return_leases(disk);
+		r = qcow_commit_all(disk, patience);
+	return r ?: qcow_commit_return_leases(disk, patience);
 }
 
 /**
  * qcow_image_close() - have the helper make the image clean and unlock it
  * @t: the target, OPEN, with no bio in flight
+ * @patience: jiffies to wait at most for each upcall
  *
  * Context: postsuspend; waits for the helper, killable and bounded.
  * Return: 0, and the image is CLOSED; or a negative errno, and it stays OPEN, unclean.
  */
-int qcow_image_close(struct qcow_target *t)
+int qcow_image_close(struct qcow_target *t, unsigned long patience)
 {
 	int r = 0;
 
 	if (t->disk.writable)
-		r = finish_writing(t);
+		r = finish_writing(t, patience);
 	/* An image opened for reading is as it was: a dead helper left nothing undone. */
 	if (!r && (t->disk.writable || qcow_link_attached(&t->link)))
-		r = call(t, DM_QCOW_CMD_CLOSE, NULL, NULL);
+		r = call_close(t, patience);
 	if (!r) {
 		qcow_image_drop(t);
 		return 0;

@@ -7,13 +7,16 @@
 #include "dm-qcow.h"
 #include "target.h"
 
+#define NOFLUSH_PATIENCE	(10 * HZ)	/* for one upcall of a suspend without flush */
+
 /*
  * The hooks, and what each does with the image:
  *
  *	ctr		PROBE; opens the block devices (only legal here)
  *	preresume	OPEN, unless it is open still
  *	presuspend	noflush: bios that wait go back to dm
- *	postsuspend	CLOSE, unless noflush
+ *	postsuspend	commits, CLOSE; noflush: only of an image being written, and with
+ *			less patience
  *	dtr		drops what is open; never talks to the helper
  */
 
@@ -360,27 +363,47 @@ static void qcow_presuspend_undo(struct dm_target *ti)
 	welcome(t);
 }
 
+/*
+ * No bio waits any more, so nothing is in the way of a commit, which saves what nobody
+ * flushed from being lost if another table comes. But who suspends without a flush may do
+ * so to get rid of a device whose helper is gone or hangs.
+ */
+static void close_soon(struct qcow_target *t)
+{
+	if (!qcow_link_attached(&t->link))
+		return;
+	qcow_upcalls_welcome(&t->disk.upcalls);
+	qcow_image_close(t, min_t(unsigned long, t->disk.upcalls.timeout, NOFLUSH_PATIENCE));
+}
+
 static void qcow_postsuspend(struct dm_target *ti)
 {
 	struct qcow_target *t = ti->private;
 
+	if (t->image != DM_QCOW_STATE_OPEN)
+		return;
 	/* A failure shows in the status: dm gives no way to fail here. */
-	if (!t->noflush && t->image == DM_QCOW_STATE_OPEN)
-		qcow_image_close(t);
+	if (!t->noflush)
+		qcow_image_close(t, t->disk.upcalls.timeout);
+	else if (t->disk.writable)
+		close_soon(t);
 }
 
 static int qcow_preresume(struct dm_target *ti)
 {
 	struct qcow_target *t = ti->private;
-
 	int r = 0;
 
 	welcome(t);
 	if (t->image != DM_QCOW_STATE_OPEN)
 		r = qcow_image_open(t);
-	if (!r && t->disk.writable)
-		qcow_alloc_start(&t->disk.alloc);
-	return r;
+	if (r || !t->disk.writable)
+		return r;
+	qcow_alloc_start(&t->disk.alloc);
+	/* What an unclean suspend left. */
+	if (!qcow_commit_idle(&t->disk))
+		qcow_commit_note(&t->disk);
+	return 0;
 }
 
 static void qcow_status(struct dm_target *ti, status_type_t type, unsigned int flags,

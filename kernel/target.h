@@ -49,7 +49,7 @@ void qcow_status_print(struct qcow_target *t, char *result, unsigned int maxlen)
 
 int qcow_image_probe(struct qcow_target *t);
 int qcow_image_open(struct qcow_target *t);
-int qcow_image_close(struct qcow_target *t);
+int qcow_image_close(struct qcow_target *t, unsigned long patience);
 void qcow_image_drop(struct qcow_target *t);
 void qcow_image_put_devices(struct qcow_target *t);
 

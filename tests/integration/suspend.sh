@@ -86,7 +86,7 @@ reload() {
 	qcow close d
 }
 
-# Without a flush the image stays open, and goes on where it was.
+# Without a flush an image that is only read stays open, and goes on where it was.
 noflush() {
 	open_device d "$SCRATCH/two"
 	dmsetup suspend --noflush --nolockfs d
@@ -95,6 +95,64 @@ noflush() {
 	dmsetup resume d
 	equal "two" "$(first_byte d)" 44
 	qcow close d
+}
+
+# What a device that is written to has in memory is on disk after a suspend without a flush, too: another table finds it.
+noflush_writes() {
+	local image=$SCRATCH/noflush table
+	qemu-img create -q -f qcow2 "$image" "$SIZE"
+	cleanup drop_device n
+	qcow open n "$image"
+	table=$(dmsetup table n)
+	put n 111 0
+	[ "$(counter n deltas)" -gt 0 ] || fail "a write that nobody flushed is durable already"
+	dmsetup suspend --noflush --nolockfs n
+	equal "image word" "$(dmsetup status n | cut -d' ' -f6)" closed
+	qemu-img check -q -f qcow2 "$image"
+	qemu-io -f qcow2 -c 'read -q -P 0x49 0 1M' "$image"
+	dmsetup load n --table "$table"
+	dmsetup resume n
+	equal "the byte written" "$(first_byte n)" 49
+	# The same once more, by a table that is only a line longer.
+	put n 112 0
+	dmsetup load n --table "${table} 1 keep_discarded"
+	dmsetup suspend --noflush --nolockfs n
+	dmsetup resume n
+	equal "the byte written" "$(first_byte n)" 4a
+	qcow close n
+	qemu-img check -q -f qcow2 "$image"
+}
+
+# put NAME OCTAL-BYTE MIB: writes that MiB, without a flush
+put() {
+	tr '\0' "\\$2" </dev/zero | dd of="/dev/mapper/$1" bs=1M seek="$3" count=1 iflag=fullblock oflag=direct conv=notrunc status=none
+}
+
+# Without a helper, or with one that hangs, it ends nevertheless, and resume goes on with what there was.
+noflush_alone() {
+	local image=$SCRATCH/noflush signal begin
+	cleanup drop_device n
+	cleanup killall -q -CONT qcowd
+	for signal in KILL STOP; do
+		qcow open n "$image"
+		put n 113 3
+		begin=$SECONDS
+		# shellcheck disable=SC2046 # several numbers
+		kill -STOP $(supervisors)
+		# shellcheck disable=SC2046
+		kill -$signal $(workers)
+		[ "$signal" = STOP ] || eventually 10 test "$(state n helper)" = lost
+		dmsetup suspend --noflush --nolockfs n
+		[ $((SECONDS - begin)) -le 30 ] || fail "a suspend without flush took $((SECONDS - begin)) s"
+		[[ $(dmsetup status n | cut -d' ' -f6) == @(open|unclean) ]] || fail "closed without a helper"
+		killall -CONT qcowd
+		dmsetup resume n
+		cmp -n 1048576 <(dd if=/dev/mapper/n bs=1M skip=3 count=1 iflag=direct status=none) <(tr '\0' '\113' </dev/zero)
+		eventually 60 test "$(state n helper)" = attached
+		qcow close n
+		qemu-img check -q -f qcow2 "$image"
+		qemu-io -f qcow2 -c 'read -q -P 0x4b 3M 1M' "$image"
+	done
 }
 
 # resume_refused WHAT: resume fails, says so in the log, and a new table helps
@@ -134,4 +192,6 @@ on_file
 on_volume
 reload
 noflush
+noflush_writes
+noflush_alone
 misfits
