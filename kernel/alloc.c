@@ -557,11 +557,12 @@ void qcow_alloc_start(struct qcow_alloc *alloc)
  * qcow_alloc_init() - an empty pool
  * @alloc: zeroed, but for what is constant, which the caller sets
  * @upcalls: the target's
+ * @writing: the table allows it: with memory for a proposal
  *
  * Context: process; may sleep.
  * Return: 0 or -ENOMEM.
  */
-int qcow_alloc_init(struct qcow_alloc *alloc, struct qcow_upcalls *upcalls)
+int qcow_alloc_init(struct qcow_alloc *alloc, struct qcow_upcalls *upcalls, bool writing)
 {
 	alloc->upcalls = upcalls;
 	spin_lock_init(&alloc->lock);
@@ -570,8 +571,10 @@ int qcow_alloc_init(struct qcow_alloc *alloc, struct qcow_upcalls *upcalls)
 	INIT_WORK(&alloc->work, ask);
 	INIT_DELAYED_WORK(&alloc->retry, retry);
 	init_waitqueue_head(&alloc->settled);
-	alloc->proposal = kvcalloc(DM_QCOW_MAX_LEASES, sizeof(*alloc->proposal), GFP_KERNEL);
-	return alloc->proposal ? 0 : -ENOMEM;
+	if (writing)
+		alloc->proposal = kvcalloc(DM_QCOW_MAX_LEASES, sizeof(*alloc->proposal),
+					   GFP_KERNEL);
+	return writing && !alloc->proposal ? -ENOMEM : 0;
 }
 
 /**

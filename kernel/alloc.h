@@ -68,14 +68,14 @@ struct qcow_alloc {
 	u64 nr_free;			/* clusters */
 	struct list_head free;		/* struct qcow_space */
 	struct list_head tables;	/* struct qcow_space: the worker's, for ATTACH */
-	struct dm_qcow_lease *proposal;	/* DM_QCOW_MAX_LEASES */
+	struct dm_qcow_lease *proposal;	/* DM_QCOW_MAX_LEASES; NULL in a read-only table */
 	unsigned int nr_proposal;
 	unsigned long no_space_since;	/* jiffies, or 0 */
 	unsigned long nr_leases;
 	u64 nr_leaked;			/* clusters that may be lost until a check */
 };
 
-int qcow_alloc_init(struct qcow_alloc *alloc, struct qcow_upcalls *upcalls);
+int qcow_alloc_init(struct qcow_alloc *alloc, struct qcow_upcalls *upcalls, bool writing);
 void qcow_alloc_exit(struct qcow_alloc *alloc);
 void qcow_alloc_open(struct qcow_alloc *alloc, const struct qcow_layer *layer, bool identity,
 		     u32 nr_tables);

@@ -267,14 +267,24 @@ void qcow_cells_refuse(struct qcow_disk *disk, int error)
  * qcow_cells_init() - no cells
  * @cells: zeroed
  *
- * Context: process; may sleep.
- * Return: 0 or -ENOMEM.
+ * Context: any.
  */
-int qcow_cells_init(struct qcow_cells *cells)
+void qcow_cells_init(struct qcow_cells *cells)
 {
 	spin_lock_init(&cells->lock);
 	cells->tree = RB_ROOT;
 	INIT_LIST_HEAD(&cells->waiting);
+}
+
+/**
+ * qcow_cells_reserve() - set memory aside for cells
+ * @cells: of a table that allows writing
+ *
+ * Context: process; may sleep.
+ * Return: 0 or -ENOMEM.
+ */
+int qcow_cells_reserve(struct qcow_cells *cells)
+{
 	return mempool_init_slab_pool(&cells->pool, CELLS_MIN, cell_cache);
 }
 

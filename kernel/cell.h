@@ -69,7 +69,8 @@ struct qcow_cells {
 	unsigned long nr_waits;
 };
 
-int qcow_cells_init(struct qcow_cells *cells);
+void qcow_cells_init(struct qcow_cells *cells);
+int qcow_cells_reserve(struct qcow_cells *cells);
 void qcow_cells_exit(struct qcow_cells *cells);
 int qcow_cell_module_init(void);
 void qcow_cell_module_exit(void);

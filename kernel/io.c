@@ -510,20 +510,10 @@ int qcow_disk_init(struct qcow_disk *disk)
 	r = bioset_init(&disk->splits, SPLITS_MIN, offsetof(struct qcow_split, bio), 0);
 	if (r)
 		goto out_inflight;
-	r = bioset_init(&disk->clones, SPLITS_MIN, offsetof(struct qcow_split, bio),
-			BIOSET_NEED_BVECS);
-	if (r)
-		goto out_splits;
-	r = qcow_cells_init(&disk->cells);
-	if (r)
-		goto out_clones;
+	qcow_cells_init(&disk->cells);
 	qcow_commit_init(disk);
 	return 0;
 
-out_clones:
-	bioset_exit(&disk->clones);
-out_splits:
-	bioset_exit(&disk->splits);
 out_inflight:
 	qcow_inflight_exit(&disk->inflight);
 out_queues:
@@ -534,7 +524,21 @@ out_stats:
 }
 
 /**
- * qcow_disk_exit() - undo qcow_disk_init()
+ * qcow_disk_reserve() - set memory aside for writing
+ * @disk: of a table that allows it
+ *
+ * Context: process; may sleep.
+ * Return: 0 or -ENOMEM; qcow_disk_exit() frees what there is.
+ */
+int qcow_disk_reserve(struct qcow_disk *disk)
+{
+	return bioset_init(&disk->clones, SPLITS_MIN, offsetof(struct qcow_split, bio),
+			   BIOSET_NEED_BVECS) ?:
+	       qcow_cells_reserve(&disk->cells) ?: qcow_commit_reserve(disk);
+}
+
+/**
+ * qcow_disk_exit() - undo qcow_disk_init() and qcow_disk_reserve()
  * @disk: with no bio in flight
  *
  * Context: process; waits for workers that are just leaving.
@@ -546,6 +550,7 @@ void qcow_disk_exit(struct qcow_disk *disk)
 	flush_work(&disk->deferred_work);
 	qcow_copy_exit(disk);
 	qcow_commit_exit(disk);
+	/* A read-only table has none of these: zeroed, they may be exited as well. */
 	qcow_cells_exit(&disk->cells);
 	bioset_exit(&disk->clones);
 	bioset_exit(&disk->splits);

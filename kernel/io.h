@@ -93,6 +93,7 @@ struct qcow_disk {
 };
 
 int qcow_disk_init(struct qcow_disk *disk);
+int qcow_disk_reserve(struct qcow_disk *disk);
 void qcow_disk_exit(struct qcow_disk *disk);
 
 int qcow_disk_map(struct qcow_disk *disk, struct bio *bio);

@@ -35,7 +35,7 @@ struct qcow_map {
 	size_t budget;			/* bytes the map may use; constant */
 	u16 data_layer;			/* where guest writes go; constant while open */
 	mempool_t pool;			/* pages; a few are held back for hard times */
-	mempool_t places;		/* their side arrays */
+	mempool_t places;		/* their side arrays; none in a read-only table */
 	/* the rest under the xa_lock of @pages */
 	size_t bytes;			/* used now */
 	unsigned long nr_pages;		/* loaded, collapsed ones included */
@@ -78,6 +78,7 @@ struct qcow_map_fill {
 };
 
 int qcow_map_init(struct qcow_map *map, unsigned int block_size, size_t budget);
+int qcow_map_reserve(struct qcow_map *map);
 void qcow_map_exit(struct qcow_map *map);
 void qcow_map_reset(struct qcow_map *map);
 

@@ -34,7 +34,7 @@ static void pool_free(void *element, void *unused)
 }
 
 /**
- * qcow_page_pool_init() - set up the pools that pages come from
+ * qcow_page_pool_init() - set up the pool that pages come from
  * @map: the map
  *
  * Context: process; may sleep.
@@ -42,14 +42,19 @@ static void pool_free(void *element, void *unused)
  */
 int qcow_page_pool_init(struct qcow_map *map)
 {
-	int r = mempool_init(&map->pool, POOL_MIN, pool_alloc, pool_free, NULL);
+	return mempool_init(&map->pool, POOL_MIN, pool_alloc, pool_free, NULL);
+}
 
-	if (r)
-		return r;
-	r = mempool_init_kmalloc_pool(&map->places, POOL_MIN, ENTRY_ARRAY_BYTES);
-	if (r)
-		mempool_exit(&map->pool);
-	return r;
+/**
+ * qcow_map_reserve() - set memory aside for the places of pages
+ * @map: of a table that allows writing
+ *
+ * Context: process; may sleep.
+ * Return: 0 or -ENOMEM; qcow_map_exit() frees it.
+ */
+int qcow_map_reserve(struct qcow_map *map)
+{
+	return mempool_init_kmalloc_pool(&map->places, POOL_MIN, ENTRY_ARRAY_BYTES);
 }
 
 /**

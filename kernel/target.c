@@ -177,11 +177,12 @@ static int init_writing(struct qcow_target *t)
 	disk->alloc.cluster_shift = ilog2(t->shape.cluster_size) - SECTOR_SHIFT;
 	disk->alloc.lease_clusters = max(QCOW_LEASE_BYTES / t->shape.cluster_size, 1U);
 	disk->alloc.no_space_timeout = t->args.no_space_timeout * HZ;
-	r = qcow_alloc_init(&disk->alloc, &disk->upcalls);
+	r = qcow_alloc_init(&disk->alloc, &disk->upcalls, t->mode == QCOW_MODE_RW);
 	if (r || t->mode != QCOW_MODE_RW)
 		return r;
-	r = qcow_commit_reserve(disk) ?: qcow_copy_init(disk, t->shape.cluster_size);
-	/* The disk's own exit frees what there is of the others. */
+	r = qcow_map_reserve(&disk->map) ?: qcow_disk_reserve(disk) ?:
+	    qcow_copy_init(disk, t->shape.cluster_size);
+	/* The exits of map and disk free what there is of theirs. */
 	if (r)
 		qcow_alloc_exit(&disk->alloc);
 	return r;
