@@ -156,6 +156,63 @@ writes() {
 	qemu-io -r -f qcow2 -c 'read -P 0x77 0 4096' "$SCRATCH/image" >/dev/null
 }
 
+# Nor is a write refused that must not wait, wherever it goes: to a place of its own, to a new one, to what is not loaded.
+nowait_writes() {
+	cleanup drop_device w
+	qcow open w "$SCRATCH/image"
+	python3 - /dev/mapper/w <<-'PY'
+		import mmap, os, sys
+		fd = os.open(sys.argv[1], os.O_RDWR | os.O_DIRECT)
+		buf = mmap.mmap(-1, 4096)
+		for mib in (0, 10, 0, 60, 40):
+		    buf[:] = bytes([mib + 1]) * 4096
+		    assert os.pwritev(fd, [buf], mib << 20, os.RWF_NOWAIT) == 4096
+		    buf[:] = bytes(4096)
+		    assert os.preadv(fd, [buf], mib << 20) == 4096 and buf[:] == bytes([mib + 1]) * 4096
+	PY
+	equal "errors" "$(counter w errors)" 0
+	qcow close w
+}
+
+# What the kernel cannot give back, in KiB.
+kernel_memory() {
+	awk '/^(SUnreclaim|VmallocUsed|Percpu):/ { sum += $2 } END { print sum }' /proc/meminfo
+}
+
+# memory_of OPTION-OF-qcow-open...: sets kib to what one device takes, its worker included
+memory_of() {
+	local i before
+	before=$(kernel_memory)
+	for i in 1 2 3 4 5 6 7 8; do
+		qemu-img create -q -f qcow2 "$SCRATCH/m$i" 1M
+		cleanup drop_device "m$i"
+		qcow open "m$i" "$SCRATCH/m$i" "$@"
+	done
+	kib=$((($(kernel_memory) - before) / 8))
+	for i in 1 2 3 4 5 6 7 8; do
+		qcow close "m$i"
+	done
+}
+
+# What only writing needs, room for 32,768 deltas above all, a read-only table does not take; one that is loaded later
+# for writing does.
+memory() {
+	local kib read_only
+	memory_of --read-only
+	memory_of --read-only
+	read_only=$kib
+	memory_of
+	note "kernel memory of a device: $read_only KiB read-only, $kib KiB for writing"
+	[ $((kib - read_only)) -ge 768 ] || fail "a read-only device takes as much as one for writing"
+	qcow open w "$SCRATCH/image" --read-only
+	refused dd if=/dev/zero of=/dev/mapper/w bs=4k count=1 oflag=direct
+	dmsetup load w --table "$(dmsetup table w)"
+	dmsetup resume w
+	dd if=/dev/zero of=/dev/mapper/w bs=1M count=8 seek=20 oflag=direct conv=fsync status=none
+	qcow close w
+	qemu-img check -q -f qcow2 "$SCRATCH/image"
+}
+
 table_line
 io_error
 events
@@ -164,3 +221,5 @@ nowait
 limits
 module_stays
 writes
+nowait_writes
+memory
