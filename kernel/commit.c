@@ -2,7 +2,6 @@
 /* Commits; see commit.h. */
 
 #include <linux/blkdev.h>
-#include <linux/falloc.h>
 #include <linux/sched/mm.h>
 #include <linux/slab.h>
 #include <net/genetlink.h>
@@ -10,13 +9,9 @@
 #include "delta.h"
 #include "dm-qcow.h"
 #include "io.h"
+#include "release.h"
 
 #define BACKGROUND_DELAY	(5 * HZ)	/* how old deltas get without a flush */
-
-static struct qcow_layer *data_layer(struct qcow_disk *disk)
-{
-	return &disk->layers[disk->map.data_layer];
-}
 
 /*
  * Whatever a failed flush says, what it was to make durable may be gone, and another
@@ -25,7 +20,7 @@ static struct qcow_layer *data_layer(struct qcow_disk *disk)
  */
 static int flush_layer(struct qcow_disk *disk)
 {
-	struct qcow_layer *layer = data_layer(disk);
+	struct qcow_layer *layer = &disk->layers[disk->map.data_layer];
 	unsigned int noio;
 	int r;
 
@@ -36,12 +31,6 @@ static int flush_layer(struct qcow_disk *disk)
 	r = vfs_fsync(layer->file, 1);
 	memalloc_noio_restore(noio);
 	return r ? -EIO : 0;
-}
-
-/* Jiffies that COMMIT or FREE may take. */
-static unsigned long upcall_time(const struct qcow_disk *disk)
-{
-	return disk->commit.patience ?: disk->upcalls.timeout;
 }
 
 /* ---- one COMMIT --------------------------------------------------------------- */
@@ -78,20 +67,6 @@ static int take_commit(void *private, const struct qcow_answer *answer)
 	chunk->lost = answer->lost;
 	qcow_room_take(chunk->room, answer);
 	return 0;
-}
-
-/* What a dead worker remembered is leaked: nobody else knows what it was. */
-static void note_lost(struct qcow_disk *disk, u64 nr)
-{
-	struct qcow_commit *c = &disk->commit;
-	u32 epoch = qcow_link_epoch(disk->upcalls.link);
-
-	if (epoch != c->lost_epoch) {
-		qcow_alloc_leaked(&disk->alloc, c->lost);
-		c->lost = 0;
-		c->lost_epoch = epoch;
-	}
-	c->lost += nr;
 }
 
 static u64 cluster_of(const struct qcow_disk *disk, u64 guest_off)
@@ -134,11 +109,11 @@ static int commit_chunk(struct qcow_disk *disk)
 	};
 	int r;
 
-	r = qcow_upcall_call(&disk->upcalls, &question, take_commit, &chunk, upcall_time(disk));
+	r = qcow_upcall_call(&disk->upcalls, &question, take_commit, &chunk, qcow_release_patience(disk));
 	if (r)
 		return r;
 	c->next_delta += chunk.nr;
-	note_lost(disk, chunk.lost);
+	qcow_release_lost(disk, chunk.lost);
 	qcow_alloc_set_tables(&disk->alloc, chunk.tables);
 	return 0;
 }
@@ -186,93 +161,6 @@ static void seal(struct qcow_disk *disk)
 	list_splice_tail_init(&c->freed, &c->unfenced);
 	/* Pairs with the acquire in idle. */
 	smp_store_release(&c->busy, false);
-}
-
-/* ---- what is free afterwards --------------------------------------------------------- */
-
-static void punch(struct qcow_disk *disk, sector_t sector, u64 nr_sectors)
-{
-	struct qcow_layer *layer = data_layer(disk);
-	unsigned int noio = memalloc_noio_save();
-
-	/* A favour to the layer below: it may refuse. */
-	if (layer->bdev)
-		blkdev_issue_discard(layer->bdev, sector, nr_sectors, GFP_NOIO);
-	else
-		vfs_fallocate(layer->file, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-			      sector << SECTOR_SHIFT, nr_sectors << SECTOR_SHIFT);
-	memalloc_noio_restore(noio);
-}
-
-static void reuse(struct qcow_disk *disk)
-{
-	unsigned int shift = disk->alloc.cluster_shift;
-	struct qcow_space *s, *next;
-
-	list_for_each_entry_safe(s, next, &disk->commit.unfenced, node) {
-		if (disk->commit.passdown)
-			punch(disk, s->cluster << shift, s->nr << shift);
-		qcow_alloc_put(&disk->alloc, s->cluster << shift, s->nr, false);
-		list_del(&s->node);
-		kfree(s);
-	}
-}
-
-struct free_question {
-	struct dm_qcow_lease *leases;
-	unsigned int nr;
-	u64 generation;
-};
-
-static int put_free(struct sk_buff *msg, const struct qcow_upcall *uc)
-{
-	const struct free_question *q = uc->data;
-
-	if (nla_put_u64_64bit(msg, DM_QCOW_ATTR_GENERATION, q->generation, DM_QCOW_ATTR_PAD))
-		return -EMSGSIZE;
-	return q->nr ? nla_put(msg, DM_QCOW_ATTR_LEASES, q->nr * sizeof(*q->leases), q->leases) : 0;
-}
-
-/* One FREE; what it did not do for certain is counted as leaked. Returns 1 for more. */
-static int free_some(struct qcow_disk *disk, u64 keep)
-{
-	struct qcow_commit *c = &disk->commit;
-	/* The deltas' memory: nothing is sealed now. */
-	struct free_question q = { .leases = (void *)c->deltas, .generation = c->generation };
-	struct qcow_upcall question = { .cmd = DM_QCOW_CMD_FREE, .put = put_free, .data = &q };
-	u64 nr_clusters;
-	unsigned int i;
-	int r;
-
-	note_lost(disk, 0);
-	nr_clusters = c->lost;
-	q.nr = qcow_alloc_surplus(&disk->alloc, keep, q.leases);
-	if (!q.nr && !c->lost)
-		return 0;
-	question.room = 64 + q.nr * sizeof(*q.leases);
-	for (i = 0; i < q.nr; i++)
-		nr_clusters += q.leases[i].nr_clusters;
-	r = qcow_upcall_call(&disk->upcalls, &question, NULL, NULL, upcall_time(disk));
-	c->lost = 0;
-	if (!r)
-		return q.nr == DM_QCOW_MAX_LEASES;
-	qcow_alloc_leaked(&disk->alloc, nr_clusters);
-	return r;
-}
-
-/* Nobody waits for this but the next commit. */
-static void tidy(struct qcow_disk *disk)
-{
-	struct qcow_commit *c = &disk->commit;
-
-	if (list_empty(&c->unfenced) && !c->lost)
-		return;
-	/* If somebody is slow, next time. */
-	if (qcow_inflight_fence(&disk->inflight, HZ))
-		return;
-	reuse(disk);
-	if (c->lost || disk->alloc.nr_free > 4 * disk->alloc.lease_clusters)
-		free_some(disk, 2 * disk->alloc.lease_clusters);
 }
 
 /* ---- the worker ------------------------------------------------------------------------- */
@@ -333,7 +221,7 @@ static void run(struct work_struct *work)
 	if (r)
 		failed(disk, r);
 	else
-		tidy(disk);
+		qcow_release_tidy(disk);
 	mutex_unlock(&disk->commit.mutex);
 	if (!waited_for)
 		return;
@@ -523,11 +411,15 @@ int qcow_commit_all(struct qcow_disk *disk, unsigned long patience)
 {
 	int r;
 
-	mutex_lock(&disk->commit.mutex);
+	if (mutex_lock_killable(&disk->commit.mutex))
+		return -EINTR;
 	disk->commit.patience = patience;
 	r = commit_locked(disk, true);
 	if (!r)
-		tidy(disk);
+		qcow_release_tidy(disk);
+	/* The fence was interrupted: the next image must not be given this one's clusters. */
+	if (!r && !list_empty(&disk->commit.unfenced))
+		r = -EINTR;
 	disk->commit.patience = 0;
 	mutex_unlock(&disk->commit.mutex);
 	return r;
@@ -545,15 +437,31 @@ int qcow_commit_return_leases(struct qcow_disk *disk, unsigned long patience)
 {
 	int r;
 
-	mutex_lock(&disk->commit.mutex);
+	if (mutex_lock_killable(&disk->commit.mutex))
+		return -EINTR;
 	disk->commit.patience = patience;
 	/* If the worker died over it there is a leak, which was counted: go on closing. */
 	do {
-		r = free_some(disk, 0);
+		r = qcow_release_some(disk, 0);
 	} while (r > 0 || r == -ESTALE);
 	disk->commit.patience = 0;
 	mutex_unlock(&disk->commit.mutex);
 	return r;
+}
+
+/**
+ * qcow_commit_pause() - begin no more background work
+ * @disk: the disk
+ *
+ * A commit that is at work goes on: it may wait for the helper for long, and who comes
+ * after it with qcow_commit_all() waits killably.
+ *
+ * Context: process; does not wait for the helper.
+ */
+void qcow_commit_pause(struct qcow_disk *disk)
+{
+	cancel_delayed_work_sync(&disk->commit.background);
+	cancel_work(&disk->commit.work);
 }
 
 /**

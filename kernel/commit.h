@@ -73,6 +73,7 @@ struct qcow_commit {
 void qcow_commit_init(struct qcow_disk *disk);
 int qcow_commit_reserve(struct qcow_disk *disk);
 void qcow_commit_exit(struct qcow_disk *disk);
+void qcow_commit_pause(struct qcow_disk *disk);
 void qcow_commit_stop(struct qcow_disk *disk);
 
 bool qcow_commit_idle(struct qcow_disk *disk);

@@ -349,12 +349,17 @@ static void become_open(struct qcow_target *t, const struct opened *o)
 int qcow_image_open(struct qcow_target *t)
 {
 	struct opened o = { .t = t, .data_layer = -1 };
+	bool refused;
 	int r;
 
 	invalidate_devices(t);
 	r = call(t, DM_QCOW_CMD_OPEN, take_open, &o);
 	if (r) {
+		refused = o.layers;
 		close_layers(o.layers, o.nr_layers);
+		/* It is open and locked there, and whoever wants to put it right needs it. */
+		if (refused)
+			call_close(t, t->disk.upcalls.timeout);
 		return r;
 	}
 	become_open(t, &o);
@@ -391,11 +396,16 @@ static int finish_writing(struct qcow_target *t, unsigned long patience)
 	struct qcow_disk *disk = &t->disk;
 	int r;
 
-	qcow_commit_stop(disk);
+	qcow_commit_pause(disk);
 	r = qcow_alloc_stop(&disk->alloc, patience);
 	if (!r)
 		r = qcow_commit_all(disk, patience);
-	return r ?: qcow_commit_return_leases(disk, patience);
+	if (!r)
+		r = qcow_commit_return_leases(disk, patience);
+	/* What was queued meanwhile finds nothing to do, and must not find another image. */
+	if (!r)
+		qcow_commit_stop(disk);
+	return r;
 }
 
 /**
