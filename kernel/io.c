@@ -160,6 +160,15 @@ static void leave(struct qcow_disk *disk, struct qcow_io *io)
 	io->epoch = QCOW_EPOCH_NONE;
 }
 
+/*
+ * Whoever polls polls for the bios that ->map sent on itself. What a worker sends later, in
+ * pieces perhaps, nobody would look for, so it must not go to a queue without interrupts.
+ */
+static void let_interrupt(struct bio *bio)
+{
+	bio->bi_opf &= ~REQ_POLLED;
+}
+
 /* In ->map: what follows needs only what lies in the first map page. */
 static void trim_to_page(struct qcow_disk *disk, struct bio *bio)
 {
@@ -180,6 +189,7 @@ static int defer(struct qcow_disk *disk, struct bio *bio, struct qcow_io *io)
 {
 	leave(disk, io);
 	bio->bi_opf &= ~REQ_NOWAIT;
+	let_interrupt(bio);
 	trim_to_page(disk, bio);
 	qcow_disk_defer(disk, bio);
 	return DM_MAPIO_SUBMITTED;
@@ -192,6 +202,7 @@ static int miss(struct qcow_disk *disk, struct bio *bio, struct qcow_io *io)
 	if (bio->bi_opf & REQ_NOWAIT)
 		return defer(disk, bio, io);
 	leave(disk, io);
+	let_interrupt(bio);
 	trim_to_page(disk, bio);
 	qcow_load(disk, bio);
 	return DM_MAPIO_SUBMITTED;

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: GPL-2.0-only
 # What dm users expect of any target: a table line that loads again, events, messages, RWF_NOWAIT, a module that stays
-# while it is used, limits, flushes, and writes that are refused.
+# while it is used, limits, flushes, writes that are refused, polling, and memory.
 # timeout: 300
 # shellcheck source=tests/lib.sh
 . "$(dirname "$0")/../lib.sh"
 # shellcheck source=tests/devices.sh
 . "$TESTS/devices.sh"
-requires python3 qemu-io qemu-img
+requires fio python3 qemu-io qemu-img
 
 SECTORS=131072
 
@@ -174,6 +174,28 @@ nowait_writes() {
 	qcow close w
 }
 
+# Who polls finds what was sent on at once; what had to wait, and goes out in pieces, comes back by interrupt.
+polled() {
+	local null=/sys/kernel/config/nullb/polled device
+	modprobe -q null_blk nr_devices=0
+	mkdir "$null"
+	cleanup rmdir "$null"
+	echo 256 >"$null/size"
+	echo 1 >"$null/memory_backed"
+	echo 1 >"$null/poll_queues"
+	echo 1 >"$null/power"
+	device=/dev/nullb$(cat "$null/index")
+	qemu-img create -q -f qcow2 "$device" 128M
+	cleanup drop_device w
+	qcow open w "$device"
+	equal "polling" "$(cat "/sys/block/$(basename "$(readlink -f /dev/mapper/w)")/queue/io_poll")" 1
+	timeout 120 fio --name=polled --filename=/dev/mapper/w --ioengine=io_uring --hipri=1 --direct=1 --rw=randrw --bs=4k-400k \
+		--blockalign=4k --size=100M --io_size=200M --iodepth=8 --verify=crc32c --minimal >"$SCRATCH/fio" 2>&1 ||
+		fail "fio: $(tail -n 5 "$SCRATCH/fio")"
+	qcow close w
+	qemu-img check -q -f qcow2 "$device"
+}
+
 # What the kernel cannot give back, in KiB.
 kernel_memory() {
 	awk '/^(SUnreclaim|VmallocUsed|Percpu):/ { sum += $2 } END { print sum }' /proc/meminfo
@@ -222,4 +244,5 @@ limits
 module_stays
 writes
 nowait_writes
+polled
 memory
