@@ -87,7 +87,11 @@ static void write_zeros(struct qcow_disk *disk, struct bio *parent, struct secto
 			__bio_add_page(bio, ZERO_PAGE(0), len, 0);
 		}
 		r.start = bio_end_sector(bio);
-		qcow_disk_defer(disk, bio);
+		/*
+		 * At once: the worker for deferred bios may be who runs this, and would wait
+		 * here for memory that those before give back when it has seen to them.
+		 */
+		qcow_disk_dispatch(disk, bio, NULL);
 	}
 }
 
