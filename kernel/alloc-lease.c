@@ -88,3 +88,75 @@ bool qcow_alloc_is_proposal(const struct qcow_alloc *alloc, const struct qcow_an
 	}
 	return true;
 }
+
+static struct dm_qcow_lease lease_of(const struct qcow_alloc *alloc, u64 cluster, u64 nr, u32 flags)
+{
+	return (struct dm_qcow_lease){
+		.host_off = cluster << alloc->cluster_shift << SECTOR_SHIFT,
+		.nr_clusters = min_t(u64, nr, U32_MAX),
+		.flags = flags,
+	};
+}
+
+/**
+ * qcow_alloc_surplus() - take out what goes back to the helper
+ * @alloc: the pool
+ * @keep: clusters to keep; if 0, a proposal that was not granted goes too
+ * @leases: room for DM_QCOW_MAX_LEASES
+ *
+ * Context: process; does not sleep.
+ * Return: how many leases there are in @leases.
+ */
+unsigned int qcow_alloc_surplus(struct qcow_alloc *alloc, u64 keep, struct dm_qcow_lease *leases)
+{
+	struct qcow_space *s, *prev;
+	unsigned int nr = 0;
+
+	spin_lock(&alloc->lock);
+	if (!keep && alloc->state == QCOW_ALLOC_HELD) {
+		nr = alloc->nr_proposal;
+		memcpy(leases, alloc->proposal, nr * sizeof(*leases));
+		alloc->nr_proposal = 0;
+		alloc->state = QCOW_ALLOC_IDLE;
+	}
+	/* Those that came last: the first are contiguous, and known to be zeros. */
+	list_for_each_entry_safe_reverse(s, prev, &alloc->free, node) {
+		if (alloc->nr_free <= keep || nr == DM_QCOW_MAX_LEASES)
+			break;
+		leases[nr] = lease_of(alloc, s->cluster, s->nr, 0);
+		s->cluster += leases[nr].nr_clusters;
+		s->nr -= leases[nr].nr_clusters;
+		alloc->nr_free -= leases[nr++].nr_clusters;
+		if (s->nr)
+			continue;
+		list_del(&s->node);
+		kfree(s);
+	}
+	spin_unlock(&alloc->lock);
+	return nr;
+}
+
+/**
+ * qcow_alloc_list() - what a new worker has to know
+ * @alloc: the pool
+ * @leases: room for DM_QCOW_MAX_LEASES
+ *
+ * Context: process; does not sleep.
+ * Return: how many leases there are in @leases.
+ */
+unsigned int qcow_alloc_list(struct qcow_alloc *alloc, struct dm_qcow_lease *leases)
+{
+	const struct qcow_space *s;
+	unsigned int nr;
+
+	spin_lock(&alloc->lock);
+	nr = alloc->nr_proposal;
+	memcpy(leases, alloc->proposal, nr * sizeof(*leases));
+	list_for_each_entry_reverse(s, &alloc->tables, node) {
+		if (nr == DM_QCOW_MAX_LEASES)
+			break;
+		leases[nr++] = lease_of(alloc, s->cluster, s->nr, DM_QCOW_LEASE_TABLE);
+	}
+	spin_unlock(&alloc->lock);
+	return nr;
+}

@@ -28,7 +28,10 @@ static bool lacks_locked(const struct qcow_alloc *alloc)
 static void kick_locked(struct qcow_alloc *alloc)
 {
 	lockdep_assert_held(&alloc->lock);
-	if (alloc->stopped || alloc->state != QCOW_ALLOC_IDLE || alloc->no_space_since)
+	if (alloc->stopped || alloc->state != QCOW_ALLOC_IDLE)
+		return;
+	/* That is retry()'s business. */
+	if (alloc->shortage.of & QCOW_SHORT_OF_CLUSTERS)
 		return;
 	if (!lacks_locked(alloc))
 		return;
@@ -43,10 +46,9 @@ static void settle_locked(struct qcow_alloc *alloc, enum qcow_alloc_state state)
 	wake_up_all(&alloc->settled);
 }
 
-static void note_no_space_locked(struct qcow_alloc *alloc)
+static void note_shortage_locked(struct qcow_alloc *alloc, unsigned int of)
 {
-	if (!alloc->no_space_since)
-		alloc->no_space_since = jiffies ?: 1;
+	alloc->shortage.of |= of;
 	queue_delayed_work(qcow_wq, &alloc->retry, RETRY_DELAY);
 }
 
@@ -55,10 +57,10 @@ static int verdict_locked(struct qcow_alloc *alloc, int error)
 {
 	if (error != -ENOSPC)
 		return error;
-	note_no_space_locked(alloc);
-	if (time_after_eq(jiffies, alloc->no_space_since + alloc->no_space_timeout))
-		return -ENOSPC;
-	return 0;
+	note_shortage_locked(alloc, QCOW_SHORT_OF_CLUSTERS);
+	if (!alloc->nr_free && !alloc->identity)
+		qcow_shortage_wait(&alloc->shortage);
+	return qcow_shortage_overdue(&alloc->shortage) ? -ENOSPC : 0;
 }
 
 static void tell(struct qcow_alloc *alloc, int error)
@@ -136,7 +138,7 @@ static void take_grant_locked(struct qcow_alloc *alloc, const struct qcow_answer
 	bound_tables_locked(alloc);
 	alloc->nr_proposal = 0;
 	alloc->nr_tables = answer->tables;
-	alloc->no_space_since = 0;
+	qcow_shortage_end(&alloc->shortage, QCOW_SHORT_OF_CLUSTERS);
 	alloc->smaller = 0;
 	alloc->nr_leases++;
 }
@@ -259,8 +261,13 @@ static void retry(struct work_struct *work)
 	int error = 0;
 
 	spin_lock(&alloc->lock);
-	if (alloc->no_space_since)
-		error = verdict_locked(alloc, -ENOSPC);
+	if (qcow_shortage_overdue(&alloc->shortage)) {
+		error = -ENOSPC;
+		/* All who wait fail now. Who finds no room later may wait as long. */
+		qcow_shortage_end(&alloc->shortage, QCOW_SHORT_OF_SPACE);
+	}
+	if (alloc->shortage.of)
+		queue_delayed_work(qcow_wq, &alloc->retry, RETRY_DELAY);
 	if (!alloc->stopped && alloc->state == QCOW_ALLOC_HELD) {
 		alloc->state = QCOW_ALLOC_GRANTING;
 		again = true;
@@ -268,8 +275,8 @@ static void retry(struct work_struct *work)
 		alloc->wanted = false;
 		alloc->state = QCOW_ALLOC_PROPOSING;
 		again = true;
-	} else if (alloc->nr_free) {
-		/* It was the data that found no room: let it try again. */
+	} else if (alloc->shortage.of == QCOW_SHORT_OF_SPACE) {
+		/* Let it try again; who finds no room will say so. */
 		cancel_delayed_work(&alloc->retry);
 	}
 	spin_unlock(&alloc->lock);
@@ -308,6 +315,8 @@ unsigned int qcow_alloc_take(struct qcow_alloc *alloc, unsigned int max, sector_
 			kfree(s);
 		}
 	}
+	if (!nr)
+		qcow_shortage_wait(&alloc->shortage);
 	kick_locked(alloc);
 	spin_unlock(&alloc->lock);
 	return nr;
@@ -350,6 +359,7 @@ void qcow_alloc_want(struct qcow_alloc *alloc)
 {
 	spin_lock(&alloc->lock);
 	alloc->wanted = true;
+	qcow_shortage_wait(&alloc->shortage);
 	kick_locked(alloc);
 	spin_unlock(&alloc->lock);
 }
@@ -363,7 +373,8 @@ void qcow_alloc_want(struct qcow_alloc *alloc)
 void qcow_alloc_no_space(struct qcow_alloc *alloc)
 {
 	spin_lock(&alloc->lock);
-	note_no_space_locked(alloc);
+	note_shortage_locked(alloc, QCOW_SHORT_OF_SPACE);
+	qcow_shortage_wait(&alloc->shortage);
 	spin_unlock(&alloc->lock);
 }
 
@@ -376,7 +387,7 @@ void qcow_alloc_no_space(struct qcow_alloc *alloc)
 void qcow_alloc_space_again(struct qcow_alloc *alloc)
 {
 	spin_lock(&alloc->lock);
-	alloc->no_space_since = 0;
+	qcow_shortage_end(&alloc->shortage, QCOW_SHORT_OF_SPACE);
 	spin_unlock(&alloc->lock);
 }
 
@@ -408,78 +419,6 @@ void qcow_alloc_leaked(struct qcow_alloc *alloc, u64 nr)
 	spin_unlock(&alloc->lock);
 }
 
-static struct dm_qcow_lease lease_of(const struct qcow_alloc *alloc, u64 cluster, u64 nr, u32 flags)
-{
-	return (struct dm_qcow_lease){
-		.host_off = cluster << alloc->cluster_shift << SECTOR_SHIFT,
-		.nr_clusters = min_t(u64, nr, U32_MAX),
-		.flags = flags,
-	};
-}
-
-/**
- * qcow_alloc_surplus() - take out what goes back to the helper
- * @alloc: the pool
- * @keep: clusters to keep; if 0, a proposal that was not granted goes too
- * @leases: room for DM_QCOW_MAX_LEASES
- *
- * Context: process; does not sleep.
- * Return: how many leases there are in @leases.
- */
-unsigned int qcow_alloc_surplus(struct qcow_alloc *alloc, u64 keep, struct dm_qcow_lease *leases)
-{
-	struct qcow_space *s, *prev;
-	unsigned int nr = 0;
-
-	spin_lock(&alloc->lock);
-	if (!keep && alloc->state == QCOW_ALLOC_HELD) {
-		nr = alloc->nr_proposal;
-		memcpy(leases, alloc->proposal, nr * sizeof(*leases));
-		alloc->nr_proposal = 0;
-		alloc->state = QCOW_ALLOC_IDLE;
-	}
-	/* Those that came last: the first are contiguous, and known to be zeros. */
-	list_for_each_entry_safe_reverse(s, prev, &alloc->free, node) {
-		if (alloc->nr_free <= keep || nr == DM_QCOW_MAX_LEASES)
-			break;
-		leases[nr] = lease_of(alloc, s->cluster, s->nr, 0);
-		s->cluster += leases[nr].nr_clusters;
-		s->nr -= leases[nr].nr_clusters;
-		alloc->nr_free -= leases[nr++].nr_clusters;
-		if (s->nr)
-			continue;
-		list_del(&s->node);
-		kfree(s);
-	}
-	spin_unlock(&alloc->lock);
-	return nr;
-}
-
-/**
- * qcow_alloc_list() - what a new worker has to know
- * @alloc: the pool
- * @leases: room for DM_QCOW_MAX_LEASES
- *
- * Context: process; does not sleep.
- * Return: how many leases there are in @leases.
- */
-unsigned int qcow_alloc_list(struct qcow_alloc *alloc, struct dm_qcow_lease *leases)
-{
-	const struct qcow_space *s;
-	unsigned int nr;
-
-	spin_lock(&alloc->lock);
-	nr = alloc->nr_proposal;
-	memcpy(leases, alloc->proposal, nr * sizeof(*leases));
-	list_for_each_entry_reverse(s, &alloc->tables, node) {
-		if (nr == DM_QCOW_MAX_LEASES)
-			break;
-		leases[nr++] = lease_of(alloc, s->cluster, s->nr, DM_QCOW_LEASE_TABLE);
-	}
-	spin_unlock(&alloc->lock);
-	return nr;
-}
-
 /**
  * qcow_alloc_open() - the image was opened for writing
  * @alloc: the pool, empty
@@ -496,8 +435,8 @@ void qcow_alloc_open(struct qcow_alloc *alloc, const struct qcow_layer *layer, b
 	alloc->layer = layer;
 	alloc->identity = identity;
 	alloc->nr_tables = nr_tables;
-	alloc->no_space_since = 0;
 	alloc->nr_barren = 0;
+	qcow_shortage_end(&alloc->shortage, ~0U);
 	alloc->nr_proposal = 0;
 	alloc->nr_free = 0;
 	alloc->state = QCOW_ALLOC_IDLE;
@@ -548,7 +487,7 @@ void qcow_alloc_start(struct qcow_alloc *alloc)
 {
 	spin_lock(&alloc->lock);
 	alloc->stopped = false;
-	if (alloc->no_space_since || alloc->state == QCOW_ALLOC_HELD)
+	if (alloc->shortage.of || alloc->state == QCOW_ALLOC_HELD)
 		queue_delayed_work(qcow_wq, &alloc->retry, 0);
 	spin_unlock(&alloc->lock);
 }

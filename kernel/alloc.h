@@ -19,6 +19,7 @@
 #include <linux/workqueue.h>
 #include <linux/dm-qcow.h>
 
+#include "shortage.h"
 #include "space.h"
 #include "upcall.h"
 
@@ -40,7 +41,6 @@ enum qcow_alloc_state {
  *	Called in process context, without locks; must not sleep for I/O
  * @cluster_shift: log2 of sectors in a cluster
  * @lease_clusters: how many to ask for at a time
- * @no_space_timeout: jiffies to wait for space; 0: not at all
  * @room: gets to know what a GRANT says
  * @layer: the data layer; constant while the image is open, like @identity
  * @identity: the data layer has guest = host offsets, and needs no clusters
@@ -50,7 +50,6 @@ struct qcow_alloc {
 	void (*changed)(struct qcow_alloc *alloc, int error);
 	unsigned int cluster_shift;
 	u64 lease_clusters;
-	unsigned long no_space_timeout;
 	struct qcow_room *room;
 	const struct qcow_layer *layer;
 	bool identity;
@@ -70,7 +69,7 @@ struct qcow_alloc {
 	struct list_head tables;	/* struct qcow_space: the worker's, for ATTACH */
 	struct dm_qcow_lease *proposal;	/* DM_QCOW_MAX_LEASES; NULL in a read-only table */
 	unsigned int nr_proposal;
-	unsigned long no_space_since;	/* jiffies, or 0 */
+	struct qcow_shortage shortage;
 	unsigned long nr_leases;
 	u64 nr_leaked;			/* clusters that may be lost until a check */
 };

@@ -109,7 +109,8 @@ static int commit_chunk(struct qcow_disk *disk)
 	};
 	int r;
 
-	r = qcow_upcall_call(&disk->upcalls, &question, take_commit, &chunk, qcow_release_patience(disk));
+	r = qcow_upcall_call(&disk->upcalls, &question, take_commit, &chunk,
+			     qcow_release_patience(disk));
 	if (r)
 		return r;
 	c->next_delta += chunk.nr;

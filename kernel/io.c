@@ -139,7 +139,7 @@ static bool follow(struct qcow_disk *disk, struct bio *bio, struct qcow_io *io,
 			bio->bi_iter.bi_sector = x->host_sector;
 			return true;
 		}
-		io->layer_io.starved = disk->alloc.no_space_timeout ? &disk->starved : NULL;
+		io->layer_io.starved = disk->alloc.shortage.timeout ? &disk->starved : NULL;
 		qcow_file_submit(disk->file_queues, layer, bio, &io->layer_io, x->host_sector);
 		return false;
 	case DM_QCOW_RUN_ZERO:
@@ -161,7 +161,7 @@ static void leave(struct qcow_disk *disk, struct qcow_io *io)
 }
 
 /*
- * Whoever polls polls for the bios that ->map sent on itself. What a worker sends later, in
+ * Polling is for the bios that ->map itself has sent on. What a worker sends later, in
  * pieces perhaps, nobody would look for, so it must not go to a queue without interrupts.
  */
 static void let_interrupt(struct bio *bio)

@@ -123,7 +123,7 @@ void qcow_status_print(struct qcow_target *t, char *result, unsigned int maxlen)
 		{ "leases", alloc->nr_leases },
 		{ "clusters_leased", alloc->nr_free },
 		{ "clusters_leaked", alloc->nr_leaked },
-		{ "no_space", !!READ_ONCE(alloc->no_space_since) },
+		{ "no_space", !!READ_ONCE(alloc->shortage.since) },
 		{ "deltas", map->nr_dirty },
 		{ "map_pinned", map->nr_pinned },
 		{ "flushes", commit->nr_flushes },

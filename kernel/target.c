@@ -138,7 +138,7 @@ static void pool_changed(struct qcow_alloc *alloc, int error)
 {
 	struct qcow_disk *disk = container_of(alloc, struct qcow_disk, alloc);
 	struct qcow_target *t = container_of(disk, struct qcow_target, disk);
-	bool no_space = READ_ONCE(alloc->no_space_since);
+	bool no_space = READ_ONCE(alloc->shortage.since);
 
 	if (t->no_space != no_space) {
 		t->no_space = no_space;
@@ -176,7 +176,7 @@ static int init_writing(struct qcow_target *t)
 	disk->alloc.changed = pool_changed;
 	disk->alloc.cluster_shift = ilog2(t->shape.cluster_size) - SECTOR_SHIFT;
 	disk->alloc.lease_clusters = max(QCOW_LEASE_BYTES / t->shape.cluster_size, 1U);
-	disk->alloc.no_space_timeout = t->args.no_space_timeout * HZ;
+	disk->alloc.shortage.timeout = t->args.no_space_timeout * HZ;
 	r = qcow_alloc_init(&disk->alloc, &disk->upcalls, t->mode == QCOW_MODE_RW);
 	if (r || t->mode != QCOW_MODE_RW)
 		return r;

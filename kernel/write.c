@@ -143,7 +143,7 @@ void qcow_write_finish(struct work_struct *work)
 {
 	struct qcow_cell *cell = container_of(work, struct qcow_cell, work);
 
-	if (unlikely(cell->status == BLK_STS_NOSPC && cell->disk->alloc.no_space_timeout)) {
+	if (unlikely(cell->status == BLK_STS_NOSPC && cell->disk->alloc.shortage.timeout)) {
 		wait_for_space(cell);
 		return;
 	}

@@ -34,8 +34,8 @@ is_low() {
 
 # fill OCTAL-BYTE FROM-MIB NR-OF-MIB: writes to the device, and flushes it
 fill() {
-	tr '\0' "\\$1" </dev/zero | dd of="$(node s)" bs=1M seek="$2" count="$3" iflag=fullblock oflag=direct \
-		conv=notrunc,fsync status=none
+	head -c $(($3 * MIB)) /dev/zero | tr '\0' "\\$1" |
+		dd of="$(node s)" bs=1M seek="$2" iflag=fullblock oflag=direct conv=notrunc,fsync status=none
 }
 
 # has OCTAL-BYTE FROM-MIB NR-OF-MIB
@@ -190,7 +190,7 @@ synchronous() {
 	qemu-img create -q -f qcow2 -o preallocation=metadata "$image" 64M
 	open_rw s "$image"
 	fill_up
-	tr '\0' '\51' </dev/zero | dd of="$(node s)" bs=1M count=30 iflag=fullblock oflag=direct,dsync status=none &
+	head -c 30M /dev/zero | tr '\0' '\51' | dd of="$(node s)" bs=1M iflag=fullblock oflag=direct,dsync status=none &
 	writer=$!
 	eventually 60 no_space
 	rm "$SCRATCH/mnt/filler"

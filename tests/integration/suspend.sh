@@ -125,7 +125,8 @@ noflush_writes() {
 
 # put NAME OCTAL-BYTE MIB: writes that MiB, without a flush
 put() {
-	tr '\0' "\\$2" </dev/zero | dd of="/dev/mapper/$1" bs=1M seek="$3" count=1 iflag=fullblock oflag=direct conv=notrunc status=none
+	head -c 1M /dev/zero | tr '\0' "\\$2" |
+		dd of="/dev/mapper/$1" bs=1M seek="$3" iflag=fullblock oflag=direct conv=notrunc status=none
 }
 
 # Without a helper, or with one that hangs, it ends nevertheless, and resume goes on with what there was.
