@@ -520,7 +520,8 @@ static int answer(struct qcow_link *link, const struct qcow_answer *a)
 {
 	struct qcow_target *t = target_of(link);
 
-	if (a->error)
+	/* Asked each second until there is some; that there is none is said once. */
+	if (a->error && !(a->cmd == DM_QCOW_CMD_PROPOSE && a->error == -ENOSPC))
 		log_error(t, a);
 	return qcow_upcalls_answer(&t->disk.upcalls, a);
 }

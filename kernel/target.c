@@ -133,18 +133,26 @@ static void low_space(struct qcow_room *room)
 	qcow_target_event(t);
 }
 
+static void tell_space(struct qcow_target *t, bool no_space, int error)
+{
+	const char *news = no_space ? "no space left below" : "space again";
+
+	if (t->no_space == no_space)
+		return;
+	t->no_space = no_space;
+	if (error == -ENOSPC)
+		news = "no space left below for too long: writes fail";
+	DMWARN("%s: %s", t->args.path, news);
+	qcow_target_event(t);
+}
+
 /* Clusters came, or did not. */
 static void pool_changed(struct qcow_alloc *alloc, int error)
 {
 	struct qcow_disk *disk = container_of(alloc, struct qcow_disk, alloc);
 	struct qcow_target *t = container_of(disk, struct qcow_target, disk);
-	bool no_space = READ_ONCE(alloc->shortage.since);
 
-	if (t->no_space != no_space) {
-		t->no_space = no_space;
-		DMWARN("%s: %s", t->args.path, no_space ? "no space left below" : "space again");
-		qcow_target_event(t);
-	}
+	tell_space(t, READ_ONCE(alloc->shortage.since), error);
 	switch (error) {
 	case 0:
 		qcow_cells_resume(disk);
