@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* What the helper says of leases, checked; see alloc.h. */
+/* Leases: what the helper says of them, checked; what it is told of them; see alloc.h. */
+
+#include <linux/slab.h>
 
 #include "alloc.h"
 #include "dm-qcow.h"

@@ -222,10 +222,32 @@ struct opened {
 	u32 nr_tables;
 };
 
+struct closing {
+	struct work_struct work;
+	struct qcow_layer *layers;
+	unsigned int nr_layers;
+};
+
+static void close_in_thread(struct work_struct *work)
+{
+	struct closing *c = container_of(work, struct closing, work);
+
+	while (c->nr_layers)
+		qcow_layer_close(&c->layers[--c->nr_layers]);
+}
+
+/*
+ * A user's process drops files when it returns to user space: too late for another
+ * table that is resumed by the same ioctl, and would find the image locked.
+ */
 static void close_layers(struct qcow_layer *layers, unsigned int nr_layers)
 {
-	while (nr_layers)
-		qcow_layer_close(&layers[--nr_layers]);
+	struct closing c = { .layers = layers, .nr_layers = nr_layers };
+
+	INIT_WORK_ONSTACK(&c.work, close_in_thread);
+	queue_work(qcow_wq, &c.work);
+	flush_work(&c.work);
+	destroy_work_on_stack(&c.work);
 	kvfree(layers);
 }
 

@@ -80,12 +80,14 @@ int qcow_layer_open(struct qcow_layer *layer, const struct dm_qcow_layer *desc, 
  * qcow_layer_close() - drop the reference to the file
  * @layer: open or never opened (zeroed)
  *
- * Context: process; may sleep.
+ * The file, and its locks, are gone when it returns, if it was the last reference.
+ *
+ * Context: a kernel thread; may sleep.
  */
 void qcow_layer_close(struct qcow_layer *layer)
 {
 	if (layer->file)
-		fput(layer->file);
+		__fput_sync(layer->file);
 	layer->file = NULL;
 	layer->bdev = NULL;
 }

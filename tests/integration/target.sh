@@ -188,9 +188,9 @@ polled() {
 	qemu-img create -q -f qcow2 "$device" 128M
 	cleanup drop_device w
 	qcow open w "$device"
-	equal "polling" "$(cat "/sys/block/$(basename "$(readlink -f /dev/mapper/w)")/queue/io_poll")" 1
-	timeout 120 fio --name=polled --filename=/dev/mapper/w --ioengine=io_uring --hipri=1 --direct=1 --rw=randrw --bs=4k-400k \
-		--blockalign=4k --size=100M --io_size=200M --iodepth=8 --verify=crc32c --minimal >"$SCRATCH/fio" 2>&1 ||
+	equal "polling" "$(cat "/sys/block/$(dmsetup info -c --noheadings -o blkdevname w)/queue/io_poll")" 1
+	timeout 120 fio --name=polled --filename=/dev/mapper/w --ioengine=io_uring --hipri=1 --direct=1 --rw=randrw --bs=192k \
+		--size=96M --iodepth=8 --verify=crc32c --minimal >"$SCRATCH/fio" 2>&1 ||
 		fail "fio: $(tail -n 5 "$SCRATCH/fio")"
 	qcow close w
 	qemu-img check -q -f qcow2 "$device"
