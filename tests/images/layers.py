@@ -130,7 +130,9 @@ def build(raw, layers, below):
     for turn, (name, options, how) in enumerate(layers, bool(below)):
         image = name + ".qcow2"
         backing = ("-b", below, "-F", "raw" if below == "base" else "qcow2") if below else ()
-        run("qemu-img", "create", "-q", "-f", "qcow2", "-o", options, *backing, image, str(os.path.getsize(raw)))
+        # One of them gets a little larger later; its tables must be large enough.
+        size = os.path.getsize(raw) + (REGION if name == "odd-size" else 0)
+        run("qemu-img", "create", "-q", "-f", "qcow2", "-o", options, *backing, image, str(size))
         fill(raw, turn, turns, image, how)
         finish(raw, name, image)
         below = image
