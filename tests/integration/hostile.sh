@@ -6,7 +6,8 @@
 # vm: --mem 1536
 # kernels: 6.12
 # host: tests/hostile/stage
-# timeout: 300
+# timeout: 600
+# full-timeout: 1500
 # shellcheck source=tests/lib.sh
 . "$(dirname "$0")/../lib.sh"
 # shellcheck source=tests/devices.sh
@@ -29,12 +30,12 @@ read_device() { # read_device NAME FOLDER
 		return
 	fi
 	# EIO is as good as data; a hang is not.
-	timeout 20 dd if=/dev/mapper/p of=/dev/null bs=64k count=256 conv=noerror status=none 2>/dev/null ||
+	timeout 60 dd if=/dev/mapper/p of=/dev/null bs=64k count=256 conv=noerror status=none 2>/dev/null ||
 		[ $? != 124 ] || fail "$1: the read hangs"
 }
 
 try_poke() { # try_poke NAME FOLDER EXPECT
-	if ! timeout 20 qcow open p "$2/top" --read-only --helper-timeout 5 2>"$SCRATCH/said" </dev/null; then
+	if ! timeout 60 qcow open p "$2/top" --read-only --helper-timeout 20 2>"$SCRATCH/said" </dev/null; then
 		[ "$3" != read ] || fail "$1: refused: $(cat "$SCRATCH/said")"
 		refused_clearly "$2" || fail "$1: not one clear line: $(cat "$SCRATCH/said")"
 		nr_refused=$((nr_refused + 1))
@@ -51,7 +52,7 @@ watch_opens() {
 	strace -f -qq -e trace=open,openat,openat2,name_to_handle_at -o "$SCRATCH/opens" -p "$(supervisors | head -n 1)" &
 	tracer=$!
 	cleanup kill "$tracer"
-	eventually 10 test -e "$SCRATCH/opens"
+	eventually 60 test -e "$SCRATCH/opens"
 	sleep 1
 }
 
