@@ -338,6 +338,9 @@ int qcow_check(struct qcow_io *io, const struct qcow_check_params *params,
 		r = scan(&c);
 	if (!r && params->repair)
 		r = repair(&c);
+	/* Most images need no second look. */
+	if (!r && params->progress)
+		params->progress(params->arg, c.nr_steps, c.nr_steps);
 	free_check(&c);
 	return r;
 }

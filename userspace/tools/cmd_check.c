@@ -5,9 +5,9 @@
 #include <json.h>
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "lib/check.h"
+#include "lib/header.h"
 #include "tools/cmd.h"
 #include "tools/imagefile.h"
 #include "tools/verb.h"
@@ -50,7 +50,7 @@ static const struct option options[] = {
 struct request {
 	const char *path;
 	enum qcow_repair repair;
-	bool data, json, quiet, progress, share, raw;
+	bool data, json, quiet, progress, share, raw, is_qcow2; /* the last two by -f */
 };
 
 static int take_repair(struct request *q, const char *arg)
@@ -76,7 +76,8 @@ static int take(void *request, int opt)
 	case VERB_OUTPUT:
 		return verb_take_output(opt, &q->json);
 	case 'f':
-		q->raw = strcmp(optarg, "qcow2") != 0;
+		q->is_qcow2 = !strcmp(optarg, "qcow2");
+		q->raw = !q->is_qcow2;
 		return 0;
 	case 'q':
 		q->quiet = true;
@@ -105,7 +106,7 @@ static void progress(void *arg, uint64_t done, uint64_t total)
 {
 	const struct request *q = arg;
 
-	if (q->progress && !q->quiet && isatty(STDERR_FILENO))
+	if (q->progress && !q->quiet)
 		fprintf(stderr, "\r    (%.1f/100%%)",
 			total && done < total ? 100.0 * (double)done / (double)total : 100.0);
 }
@@ -176,6 +177,14 @@ static int judge(const struct qcow_check_result *r)
 	return r->leaks ? EXIT_LEAKS : EXIT_SOUND;
 }
 
+static bool has_magic(struct qcow_io *io)
+{
+	char first[4];
+
+	return qcow_io_pread(io, first, sizeof(first), 0, NULL) < 0 ||
+	       qcow_header_has_magic(first, sizeof(first));
+}
+
 static int check(struct request *q)
 {
 	struct qcow_check_params params = { .repair = q->repair,
@@ -186,14 +195,18 @@ static int check(struct request *q)
 	struct qcow_check_result result;
 	struct qcow_error err = { 0 };
 	struct image_file f = { 0 };
+	bool other;
 	int r = image_file_open(&f, q->path, q->repair != QCOW_REPAIR_NONE, q->share, &err);
 
+	other = !r && !q->is_qcow2 && !has_magic(f.io);
 	if (!r)
 		r = qcow_check(f.io, &params, &result, &err);
 	image_file_close(&f);
+	if (q->progress && !q->quiet)
+		fputc('\n', stderr);
 	if (r < 0) {
 		fprintf(stderr, "qcow: %s: %s\n", q->path, err.text);
-		return EXIT_FAILED;
+		return other ? EXIT_UNSUPPORTED : EXIT_FAILED;
 	}
 	if (q->json)
 		print_json(q, &result);
