@@ -18,7 +18,7 @@ for c in $sizes; do
 		'TOOL amend -o compat=v3 i && TOOL amend -o compat=v2 i'
 	widths='1 2 4 8 32 64'
 	# A block then counts millions of clusters, and QEMU goes through them for minutes.
-	[ "$c" != 2M ] || widths='32 64'
+	[ "$c" != 2M ] || widths=
 	for bits in $widths; do
 		both "amend/$c/refcount-$bits" i "$(image cluster_size="$c")" "TOOL amend -o refcount_bits=$bits i"
 	done
