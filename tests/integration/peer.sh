@@ -123,17 +123,6 @@ encrypted() {
 	done
 }
 
-# It is served, and stays empty.
-no_bytes() {
-	qemu-img create -q -f qcow2 "$SCRATCH/none" 0
-	qemu-nbd --read-only --connect="$DEV" --format=qcow2 "$SCRATCH/none" || fail "qemu-nbd refuses a disk of size 0"
-	sleep 2
-	equal "size of no disk" "$(blockdev --getsize64 "$DEV")" 0
-	pgrep -x qemu-nbd >/dev/null || fail "qemu-nbd does not serve a disk of size 0"
-	detach
-	note "a disk of size 0: served"
-}
-
 modprobe -q nbd nbds_max=1 max_part=0 || skip "no nbd driver here"
 cleanup detach
 use_images
@@ -141,4 +130,3 @@ matrix
 odd_ones
 other_formats
 encrypted
-no_bytes
