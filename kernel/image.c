@@ -371,17 +371,12 @@ static void become_open(struct qcow_target *t, const struct opened *o)
 int qcow_image_open(struct qcow_target *t)
 {
 	struct opened o = { .t = t, .data_layer = -1 };
-	bool refused;
 	int r;
 
 	invalidate_devices(t);
 	r = call(t, DM_QCOW_CMD_OPEN, take_open, &o);
 	if (r) {
-		refused = o.layers;
 		close_layers(o.layers, o.nr_layers);
-		/* It is open and locked there, and whoever wants to put it right needs it. */
-		if (refused)
-			call_close(t, t->disk.upcalls.timeout);
 		return r;
 	}
 	become_open(t, &o);

@@ -190,23 +190,6 @@ misfits() {
 	resume_refused 'No such file'
 }
 
-# An image that resume refuses is not kept locked: what is wrong with it can be put right.
-misfit_is_mended() {
-	local image=$SCRATCH/noflush
-	qemu-img create -q -f qcow2 "$image" "$SIZE"
-	cleanup drop_device n
-	qcow open n "$image"
-	dmsetup suspend n
-	qemu-img resize -q --shrink -f qcow2 "$image" 1M
-	refused dmsetup resume n
-	qemu-img resize -q -f qcow2 "$image" "$SIZE"
-	dmsetup resume n
-	put n 114 3
-	qcow close n
-	qemu-img check -q -f qcow2 "$image"
-	qemu-io -f qcow2 -c 'read -q -P 0x4c 3M 1M' "$image"
-}
-
 use_disk disk1 1 512M
 on_file
 on_volume
@@ -215,4 +198,3 @@ noflush
 noflush_writes
 noflush_alone
 misfits
-misfit_is_mended
