@@ -8,6 +8,7 @@
 
 #include "delta.h"
 #include "dm-qcow.h"
+#include "drop.h"
 #include "io.h"
 #include "release.h"
 
@@ -126,7 +127,7 @@ static int commit_sealed(struct qcow_disk *disk)
 	int r = 0;
 
 	c->next_delta = 0;
-	if (c->exposing)
+	if (c->exposing && !qcow_drops("flush") && !qcow_drops("seal"))
 		r = flush_layer(disk);
 	while (!r && c->next_delta < c->nr_deltas)
 		r = commit_chunk(disk);
@@ -176,6 +177,10 @@ static int commit_locked(struct qcow_disk *disk, bool flush)
 		r = commit_sealed(disk);
 	if (r)
 		return r;
+	if (qcow_drops("seal")) {
+		flush_layer(disk);
+		qcow_drop_window();
+	}
 	seal(disk);
 	if (c->nr_deltas)
 		return commit_sealed(disk);
@@ -210,14 +215,19 @@ static void run(struct work_struct *work)
 {
 	struct qcow_disk *disk = container_of(work, struct qcow_disk, commit.work);
 	struct bio_list bios;
-	bool waited_for;
+	bool waited_for, flush;
 	int r;
 
 	mutex_lock(&disk->commit.mutex);
 	/* Before anything is looked at: who presses later wants another one. */
 	waited_for = xchg(&disk->commit.pressed, false) || !qcow_commit_idle(disk);
 	take_flushes(&disk->commit, &bios);
-	r = commit_locked(disk, !bio_list_empty(&bios));
+	flush = !bio_list_empty(&bios);
+	if (qcow_drops("answer")) {
+		qcow_bios_end(&bios, 0);
+		qcow_drop_window();
+	}
+	r = commit_locked(disk, flush);
 	qcow_bios_end(&bios, r);
 	if (r)
 		failed(disk, r);
@@ -393,6 +403,10 @@ void qcow_commit_freed(struct qcow_disk *disk, sector_t host_sector, u64 nr)
 	struct qcow_commit *c = &disk->commit;
 	bool ok;
 
+	if (qcow_drops("reuse")) {
+		qcow_alloc_put(&disk->alloc, host_sector, nr, false);
+		return;
+	}
 	spin_lock(&c->lock);
 	ok = qcow_space_add(&c->open_freed, host_sector >> disk->alloc.cluster_shift, nr, false);
 	spin_unlock(&c->lock);

@@ -3,18 +3,23 @@
  * Commits: flushes, and the generations of deltas they make durable.
  *
  * Order on disk; the rows that are the kernel's (the helper's are in its writer.h).
- * What is named left is done before what is named right is begun.
+ * What is named left is done before what is named right is begun. A test can have a
+ * row left out by its name (drop.h), and must then fail.
  *
- *	before						comes
- *	----------------------------------------------	---------------------------------
- *	the sealing of a generation			the flush of the data layer: what
+ *	row	before					comes
+ *	------	---------------------------------------	---------------------------------
+ *	seal	the sealing of a generation		the flush of the data layer: what
  *							completes later is of the next one
- *	that flush (not if all of the generation lies	COMMIT
- *	in clusters that read as zeros, under blocks
- *	that did: then the helper's one flush does)
- *	COMMIT's answer					the end of the flushes that wait
- *	COMMIT's answer, then a fence begun after it	a cluster that lost its pointer is
+ *	flush	that flush (not if all of the		COMMIT
+ *		generation lies in clusters that read
+ *		as zeros, under blocks that did: then
+ *		the helper's one flush does)
+ *	zero	a cluster was used: it does not count	it is handed out again
+ *		as one that reads as zeros any more
+ *	answer	COMMIT's answer				the end of the flushes that wait
+ *	reuse	COMMIT's answer				a cluster that lost its pointer is
  *							handed out or punched; FREE
+ *	fence	a fence begun after that answer		the same
  *
  * One commit at a time, FREE included: so a FREE never speaks of what a later
  * COMMIT lost, whose fence has not passed.

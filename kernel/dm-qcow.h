@@ -48,7 +48,11 @@
 #define QCOW_DEFAULT_TIMEOUT	60	/* seconds an upcall may take */
 #define QCOW_DEFAULT_NO_SPACE	60	/* seconds writes wait for space */
 #define QCOW_DEFAULT_LOW_WATER	4096	/* MiB: four seconds at 1 GiB/s */
+#ifdef QCOW_DROP
+#define QCOW_LEASE_BYTES	(256U << 10)	/* see drop.h */
+#else
 #define QCOW_LEASE_BYTES	(64U << 20)
+#endif
 #define QCOW_DEFAULT_MAP_KIB	(64U << 10)
 #define QCOW_DEFAULT_CACHE_KIB	(8U << 10)
 

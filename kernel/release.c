@@ -8,6 +8,7 @@
 #include <net/genetlink.h>
 
 #include "dm-qcow.h"
+#include "drop.h"
 #include "io.h"
 #include "release.h"
 
@@ -67,7 +68,7 @@ static void reuse(struct qcow_disk *disk)
 	list_for_each_entry_safe(s, next, &disk->commit.unfenced, node) {
 		if (disk->commit.passdown)
 			punch(disk, s->cluster << shift, s->nr << shift);
-		qcow_alloc_put(&disk->alloc, s->cluster << shift, s->nr, false);
+		qcow_alloc_put(&disk->alloc, s->cluster << shift, s->nr, qcow_drops("zero"));
 		list_del(&s->node);
 		kfree(s);
 	}
@@ -139,7 +140,7 @@ void qcow_release_tidy(struct qcow_disk *disk)
 	if (list_empty(&c->unfenced) && !c->lost)
 		return;
 	/* If somebody is slow, next time. */
-	if (qcow_inflight_fence(&disk->inflight, HZ))
+	if (!qcow_drops("fence") && qcow_inflight_fence(&disk->inflight, HZ))
 		return;
 	reuse(disk);
 	if (c->lost || disk->alloc.nr_free > 4 * disk->alloc.lease_clusters)

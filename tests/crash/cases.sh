@@ -13,8 +13,6 @@ CRASH_CASES=(
 )
 CRASH_DISK=80M
 CRASH_LOG=256M
-# On a disk of its own, from 0 on: the journal; from the following MiB on: "NAME MARK", then that snapshot's contents.
-# The snapshot is there from the mark after MARK on.
+# On a disk of its own, from 0 on: the journal; from the following MiB on: the contents of the snapshot "cut".
 CRASH_NOTES=64M
-CRASH_SNAPSHOT_MIB=8
 CRASH_CONTENTS_MIB=16

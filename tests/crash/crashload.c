@@ -23,17 +23,21 @@
 #define IO_MAX	    (256U << 10)
 #define ENTRIES_MAX (1U << 17)
 
-static const char usage_text[] = "Usage: crashload [OPTION]... JOURNAL DEVICE\n"
-				 "  --log NAME   the dm-log-writes device that gets the marks\n"
-				 "  --seed N     which random numbers (1)\n"
-				 "  --ops N      operations of all threads together (1000)\n"
-				 "  --threads N  that work at once (4)\n"
-				 "  --flush N    one operation of so many is a flush (10)\n"
-				 "JOURNAL is gone on with if it has a journal.\n";
+static const char usage_text[] =
+	"Usage: crashload [OPTION]... JOURNAL DEVICE [OPERATION]...\n"
+	"  --log NAME   the dm-log-writes device that gets the marks\n"
+	"  --seed N     which random numbers (1)\n"
+	"  --ops N      operations of all threads together (1000)\n"
+	"  --threads N  that work at once (4)\n"
+	"  --flush N    one operation of so many is a flush (10)\n"
+	"JOURNAL is gone on with if it has a journal. An OPERATION is\n"
+	"write:SECTOR:NR, discard:SECTOR:NR or flush: these are then all,\n"
+	"one after the other.\n";
 
 struct config {
 	uint64_t seed, ops, threads, flush;
 	const char *log, *journal, *device;
+	char *const *script; /* NULL: what the random numbers say */
 };
 
 enum state {
@@ -120,6 +124,10 @@ static uint32_t begin(struct load *load, enum journal_op op, const struct range 
 	entry->sector = range->sector;
 	entry->nr = range->nr;
 	entry->op = op;
+	/* The last mark has a number, but may not be in the log yet; not so in a script. */
+	entry->begun = (uint32_t)journal->marks;
+	if (!load->config.script && entry->begun)
+		entry->begun--;
 	pthread_mutex_unlock(&load->lock);
 	return i;
 }
@@ -240,11 +248,34 @@ static void step(struct thread *t)
 		change(t, &range, JOURNAL_ZERO, false);
 }
 
+/* ---- scripts ------------------------------------------------------------------------------------
+ */
+
+static void follow_word(struct thread *t, const char *word)
+{
+	struct range range = { 0 };
+	char op[16];
+
+	if (!strcmp(word, "flush")) {
+		flush(t);
+		return;
+	}
+	if (sscanf(word, "%15[a-z]:%" SCNu64 ":%" SCNu64, op, &range.sector, &range.nr) != 3 ||
+	    !range.nr || range.nr > IO_MAX / SECTOR)
+		die("what is %s?", word);
+	/* Whoever replays the log knows from this mark on that it has begun. */
+	acknowledge(t->load, NULL, 0);
+	change(t, &range, *op == 'w' ? JOURNAL_WRITE : JOURNAL_DISCARD, false);
+}
+
 static void *work(void *arg)
 {
 	struct thread *t = arg;
 
-	while (atomic_fetch_add(&t->load->total, 1) < t->load->config.ops)
+	for (char *const *word = t->load->config.script; word && *word; word++)
+		follow_word(t, *word);
+	while (!t->load->config.script &&
+	       atomic_fetch_add(&t->load->total, 1) < t->load->config.ops)
 		step(t);
 	return NULL;
 }
@@ -320,10 +351,14 @@ static int parse(int argc, char **argv, struct config *c)
 		else
 			*numbers[opt] = strtoull(optarg, NULL, 0);
 	}
-	if (argc - optind != 2 || !c->log || !c->flush || !c->threads || c->threads > THREADS_MAX)
+	if (argc - optind < 2 || !c->log || !c->flush || !c->threads || c->threads > THREADS_MAX)
 		return -1;
 	c->journal = argv[optind];
 	c->device = argv[optind + 1];
+	if (argc - optind > 2) {
+		c->script = &argv[optind + 2];
+		c->threads = 1;
+	}
 	return 0;
 }
 

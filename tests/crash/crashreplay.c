@@ -17,16 +17,20 @@
 static const char usage_text[] =
 	"Usage: crashreplay [OPTION]... LOG JOURNAL DISK RAW COMMAND\n"
 	"DISK has the contents from before the log, and is changed. COMMAND (with the number of the\n"
-	"mark as $1) checks what is on DISK and writes its contents as QEMU reads them to RAW.\n"
+	"mark, how often somebody else has written, DISK and RAW) checks what is on DISK and writes\n"
+	"its contents as QEMU reads them to RAW.\n"
 	"  --initial FILE  the contents, as QEMU reads them, before the log\n"
 	"  --seed N        which random numbers (1)\n"
 	"  --points N      random moments (1000)\n"
 	"  --flushes N     at most so many of the moments right after a flush (all)\n"
 	"  --only N        this moment only\n"
+	"  --every         instead of all that: after every entry, the disk with each of: all of the\n"
+	"                  writes since the last flush, none, the last alone, all but the first\n"
 	"  --break N       one flush of N is forgotten: to see the checks fail\n";
 
 struct config {
 	uint64_t seed, points, flushes, only, break_at;
+	bool every;
 	const char *initial;
 	const char *log, *journal, *disk, *raw, *command;
 };
@@ -53,6 +57,8 @@ struct replay {
 	uint64_t durable; /* entries applied for good */
 	struct undo *undo;
 	uint64_t nr_undo, room_undo;
+	uint64_t *seen; /* hashes of disks that were judged, under --every */
+	uint64_t nr_seen, room_seen;
 	uint64_t random;
 	uint64_t moments, sectors, bad;
 };
@@ -206,6 +212,8 @@ static void allow(struct replay *r, uint32_t mark)
 		const struct journal_entry *entry = &journal->entries[e];
 		bool acked = entry->mark && entry->mark <= mark;
 
+		if (entry->begun > mark)
+			continue;
 		for (uint64_t i = entry->sector; i < entry->sector + entry->nr; i++) {
 			if (acked && entry->op != JOURNAL_DISCARD) {
 				r->allowed[i].version = entry->version;
@@ -252,18 +260,19 @@ static uint64_t compare(struct replay *r)
 	return wrong;
 }
 
-static int run_command(const struct replay *r, uint32_t mark)
+static int run_command(const struct replay *r, uint64_t end, uint32_t mark)
 {
-	char number[16];
+	char number[16], goes[16];
 	int status;
 	pid_t pid;
 
 	snprintf(number, sizeof(number), "%" PRIu32, mark);
+	snprintf(goes, sizeof(goes), "%" PRIu32, end ? r->log.entries[end - 1].goes : 0);
 	fflush(NULL);
 	pid = fork();
 	if (!pid) {
-		execl(r->config.command, r->config.command, number, r->config.disk, r->config.raw,
-		      NULL);
+		execl(r->config.command, r->config.command, number, goes, r->config.disk,
+		      r->config.raw, NULL);
 		_exit(127);
 	}
 	if (pid < 0 || waitpid(pid, &status, 0) != pid)
@@ -278,7 +287,7 @@ static void judge(struct replay *r, uint64_t end, const char *what)
 	int status;
 
 	msync(r->disk, r->disk_size, MS_ASYNC);
-	status = run_command(r, mark);
+	status = run_command(r, end, mark);
 	if (!status) {
 		allow(r, mark);
 		wrong = compare(r);
@@ -329,17 +338,91 @@ static void random_cut(struct replay *r, uint64_t end)
 	take_back(r);
 }
 
+/* ---- every moment of a short log
+ * -----------------------------------------------------------------
+ */
+
+static uint64_t hash_now(const struct replay *r, uint32_t mark)
+{
+	uint64_t hash = mark, word;
+
+	for (size_t i = 0; i < r->disk_size; i += sizeof(word)) {
+		memcpy(&word, r->disk + i, sizeof(word));
+		hash = (hash ^ word) * 0x9e3779b97f4a7c15ULL;
+		hash ^= hash >> 32;
+	}
+	return hash;
+}
+
+/* Most moments leave a disk that another one left, too. */
+static bool is_new(struct replay *r, uint64_t end)
+{
+	uint64_t hash = hash_now(r, last_mark(r, end) ^ r->log.entries[end - 1].goes << 24);
+
+	for (uint64_t i = 0; i < r->nr_seen; i++)
+		if (r->seen[i] == hash)
+			return false;
+	if (r->nr_seen == r->room_seen) {
+		r->room_seen = r->room_seen * 2 + 64;
+		r->seen = realloc(r->seen, r->room_seen * sizeof(*r->seen));
+		if (!r->seen)
+			die("out of memory");
+	}
+	r->seen[r->nr_seen++] = hash;
+	return true;
+}
+
+enum subset {
+	SUBSET_ALL,
+	SUBSET_NONE,
+	SUBSET_LAST,
+	SUBSET_NOT_FIRST,
+	NR_SUBSETS
+};
+
+static const char *const subset_names[NR_SUBSETS] = { "all", "none", "only the last",
+						      "all but the first" };
+
+static void cut_subset(struct replay *r, uint64_t end, enum subset subset)
+{
+	uint64_t first = r->durable, last = end - 1;
+
+	while (first < end && !r->log.entries[first].nr)
+		first++;
+	while (last > first && !r->log.entries[last].nr)
+		last--;
+	for (uint64_t i = first; i < end; i++) {
+		const struct dmlog_entry *entry = &r->log.entries[i];
+
+		if (entry->flags & DMLOG_FUA || subset == SUBSET_ALL ||
+		    (subset == SUBSET_LAST && i == last) ||
+		    (subset == SUBSET_NOT_FIRST && i != first))
+			apply_for_now(r, entry, 100);
+	}
+}
+
+static void run_every(struct replay *r)
+{
+	for (uint64_t i = 1; i <= r->log.nr_entries; i++) {
+		make_durable(r, i);
+		for (enum subset subset = 0; subset < NR_SUBSETS && is_wanted(r, i); subset++) {
+			cut_subset(r, i, subset);
+			if (is_new(r, i))
+				judge(r, i, subset_names[subset]);
+			take_back(r);
+		}
+	}
+}
+
 /* Moments in the order of the log, so that the disk is written once. */
-static void run(struct replay *r)
+static void run_some(struct replay *r, uint64_t flushes)
 {
 	uint64_t *moments = calloc(r->config.points + 1, sizeof(*moments));
-	uint64_t next = 0, flushes = 0, nr = 0, every;
+	uint64_t next = 0, nr = 0, every;
 
 	if (!moments)
 		die("out of memory");
 	random_moments(r, moments);
-	for (uint64_t i = 0; i < r->log.nr_entries; i++)
-		flushes += !!(r->log.entries[i].flags & DMLOG_FLUSH);
 	every = r->config.flushes ? flushes / r->config.flushes + 1 : 1;
 	for (uint64_t i = 1; i <= r->log.nr_entries; i++) {
 		make_durable(r, i);
@@ -349,6 +432,18 @@ static void run(struct replay *r)
 			random_cut(r, moments[next++]);
 	}
 	free(moments);
+}
+
+static void run(struct replay *r)
+{
+	uint64_t flushes = 0;
+
+	for (uint64_t i = 0; i < r->log.nr_entries; i++)
+		flushes += !!(r->log.entries[i].flags & DMLOG_FLUSH);
+	if (r->config.every)
+		run_every(r);
+	else
+		run_some(r, flushes);
 	printf("entries %" PRIu64 " flushes %" PRIu64 " moments %" PRIu64 " sectors %" PRIu64
 	       " bad %" PRIu64 "\n",
 	       r->log.nr_entries, flushes, r->moments, r->sectors, r->bad);
@@ -358,13 +453,10 @@ static int parse(int argc, char **argv, struct config *c)
 {
 	uint64_t *const numbers[] = { &c->seed, &c->points, &c->flushes, &c->only, &c->break_at };
 	static const struct option options[] = {
-		{ "seed", required_argument, NULL, 0 },
-		{ "points", required_argument, NULL, 1 },
-		{ "flushes", required_argument, NULL, 2 },
-		{ "only", required_argument, NULL, 3 },
-		{ "break", required_argument, NULL, 4 },
-		{ "initial", required_argument, NULL, 5 },
-		{ NULL, 0, NULL, 0 },
+		{ "seed", required_argument, NULL, 0 },	   { "points", required_argument, NULL, 1 },
+		{ "flushes", required_argument, NULL, 2 }, { "only", required_argument, NULL, 3 },
+		{ "break", required_argument, NULL, 4 },   { "every", no_argument, NULL, 5 },
+		{ "initial", required_argument, NULL, 6 }, { NULL, 0, NULL, 0 },
 	};
 	int opt;
 
@@ -372,6 +464,8 @@ static int parse(int argc, char **argv, struct config *c)
 		if (opt == '?')
 			return -1;
 		if (opt == 5)
+			c->every = true;
+		else if (opt == 6)
 			c->initial = optarg;
 		else
 			*numbers[opt] = strtoull(optarg, NULL, 0);

@@ -36,6 +36,7 @@ struct dmlog_entry {
 	unsigned int flags;
 	uint32_t mark; /* MARK: its number, 0 for one that has none */
 	bool paused;   /* between the marks "pause" and "go": somebody else wrote */
+	uint32_t goes; /* how often that was, up to here */
 	const unsigned char *data;
 	bool *overtaken; /* for each sector, or NULL: see overtaken.h */
 };
@@ -72,8 +73,10 @@ static inline void dmlog_mark(struct dmlog_entry *entry, const unsigned char *se
 	entry->mark = (uint32_t)strtoul(text, NULL, 10);
 	if (!strcmp(text, "pause"))
 		entry->paused = true;
-	else if (!strcmp(text, "go"))
-		entry->paused = false;
+	if (strcmp(text, "go"))
+		return;
+	entry->paused = false;
+	entry->goes++;
 }
 
 static inline void dmlog_open(struct dmlog *log, const char *path)
@@ -104,6 +107,7 @@ static inline void dmlog_open(struct dmlog *log, const char *path)
 		entry->nr = le64toh(disk.nr_sectors) * (unit / SECTOR);
 		entry->flags = (unsigned int)le64toh(disk.flags);
 		entry->paused = i > 0 && entry[-1].paused;
+		entry->goes = i > 0 ? entry[-1].goes : 0;
 		if (entry->flags & DMLOG_MARK)
 			dmlog_mark(entry, map + pos, le64toh(disk.data_len));
 		pos += unit;

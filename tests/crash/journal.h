@@ -19,6 +19,7 @@ enum journal_op {
 /*
  * Operations on one sector happened in the order of their versions.
  * mark: from this mark of the log on it is durable; 0: nobody was told so
+ * begun: before this mark of the log it had not begun
  */
 struct journal_entry {
 	uint64_t version;
@@ -26,6 +27,8 @@ struct journal_entry {
 	uint64_t nr;
 	uint32_t op;
 	uint32_t mark;
+	uint32_t begun;
+	uint32_t unused;
 };
 
 struct journal {

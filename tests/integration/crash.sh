@@ -50,7 +50,6 @@ load() {
 }
 
 snapshot() {
-	local marks
 	if [ "$SUBJECT" = qcow ]; then
 		dmsetup suspend "c$nr"
 	else
@@ -62,8 +61,6 @@ snapshot() {
 	qemu-img snapshot -c cut "$image"
 	dmsetup message "cut$nr" 0 mark go
 	qemu-img convert -f qcow2 -O raw -l snapshot.name=cut "$image" "$dir/contents"
-	marks=$(od -An -tu8 -j24 -N8 "$notes" | tr -d ' ')
-	echo "cut $marks" | dd of="$notes" bs=1M seek="$CRASH_SNAPSHOT_MIB" conv=nocreat,notrunc,sync status=none
 	dd if="$dir/contents" of="$notes" bs=1M seek="$CRASH_CONTENTS_MIB" conv=nocreat,notrunc,fsync status=none
 	rm "$dir/contents"
 	if [ "$SUBJECT" = qcow ]; then
