@@ -3,8 +3,9 @@
  * Copy on write: the old content of whole blocks, merged with the new bytes, is
  * written once.
  *
- * Old content is read like any other: from layers, zeros, or by FETCH. There is memory
- * for one copy in reserve, so that one always makes progress.
+ * Old content is read like any other: from layers or by FETCH. There is memory for one
+ * copy in reserve, so that one always makes progress. Where it is all zeros there is
+ * nothing to read or to copy: one page of zeros serves for all.
  */
 
 #include <linux/bitops.h>
@@ -145,21 +146,28 @@ static void part_done(struct bio *bio)
 		queue_work(qcow_dispatch_wq, &cell->work);
 }
 
+static struct bio *alloc_part(struct qcow_cell *cell, blk_opf_t opf, unsigned int nr_vecs)
+{
+	struct bio *bio = bio_alloc_bioset(NULL, min_t(unsigned int, nr_vecs, BIO_MAX_VECS), opf,
+					   GFP_NOIO, &cell->disk->clones);
+
+	qcow_disk_own(cell->disk, bio);
+	bio->bi_private = cell;
+	bio->bi_end_io = part_done;
+	return bio;
+}
+
 /* A bio over the copy's bytes from @off on; as far as one goes. */
 static struct bio *part_of(struct qcow_cell *cell, blk_opf_t opf, unsigned int off,
 			   unsigned int end)
 {
-	unsigned int nr = min_t(unsigned int, DIV_ROUND_UP(end - off, PAGE_SIZE), BIO_MAX_VECS);
-	struct bio *bio = bio_alloc_bioset(NULL, nr, opf, GFP_NOIO, &cell->disk->clones);
+	struct bio *bio = alloc_part(cell, opf, DIV_ROUND_UP(end - off, PAGE_SIZE));
 	unsigned int i, len;
 
-	qcow_disk_own(cell->disk, bio);
-	for (i = 0; i < nr; i++, off += len) {
+	for (i = 0; i < bio->bi_max_vecs && off < end; i++, off += len) {
 		len = min_t(unsigned int, end - off, PAGE_SIZE);
 		__bio_add_page(bio, cell->copy->pages[off / PAGE_SIZE], len, 0);
 	}
-	bio->bi_private = cell;
-	bio->bi_end_io = part_done;
 	return bio;
 }
 
@@ -221,10 +229,15 @@ static void merge(struct qcow_cell *cell)
 	}
 }
 
+/* What the layer should know of the write that this is done for. */
+static blk_opf_t flags_of(const struct bio *front)
+{
+	return front->bi_opf & (REQ_SYNC | REQ_META | REQ_PRIO | REQ_IDLE);
+}
+
 static void old_read(struct work_struct *work)
 {
 	struct qcow_cell *cell = container_of(work, struct qcow_cell, work);
-	blk_opf_t flags = cell->front->bi_opf & (REQ_SYNC | REQ_META | REQ_PRIO | REQ_IDLE);
 
 	if (cell->status) {
 		qcow_write_finish(work);
@@ -234,7 +247,79 @@ static void old_read(struct work_struct *work)
 	merge(cell);
 	cell->zero = false;
 	INIT_WORK(&cell->work, qcow_write_finish);
-	transfer(cell, REQ_OP_WRITE | flags, spot_bytes(cell));
+	transfer(cell, REQ_OP_WRITE | flags_of(cell->front), spot_bytes(cell));
+}
+
+/* ---- zeros around the new bytes: nothing to read, and no memory for it ------------ */
+
+struct around {
+	struct qcow_cell *cell;
+	blk_opf_t opf;
+	unsigned int nr_vecs;	/* still to come, at most */
+	sector_t sector;	/* in the data layer, of what comes next */
+	struct bio *bio;	/* being filled */
+};
+
+static void send_around(struct around *a)
+{
+	struct qcow_disk *disk = a->cell->disk;
+	sector_t sector = a->sector;
+
+	a->sector += bio_sectors(a->bio);
+	qcow_disk_submit(disk, a->bio, disk->map.data_layer, sector);
+	a->bio = NULL;
+}
+
+static void add_around(struct around *a, struct bio_vec bv)
+{
+	if (a->bio && a->bio->bi_vcnt == a->bio->bi_max_vecs)
+		send_around(a);
+	if (!a->bio) {
+		a->bio = alloc_part(a->cell, a->opf, a->nr_vecs);
+		atomic_inc(&a->cell->pending);
+	}
+	__bio_add_page(a->bio, bv.bv_page, bv.bv_len, bv.bv_offset);
+	a->nr_vecs--;
+}
+
+static void add_zeros(struct around *a, unsigned int bytes)
+{
+	unsigned int len;
+
+	for (; bytes; bytes -= len) {
+		len = min_t(unsigned int, bytes, PAGE_SIZE);
+		add_around(a, (struct bio_vec){ .bv_page = ZERO_PAGE(0), .bv_len = len });
+	}
+}
+
+static void write_around(struct qcow_cell *cell)
+{
+	struct bio *front = cell->front;
+	sector_t skip = front->bi_iter.bi_sector -
+			qcow_spot_sector(&cell->disk->map, &cell->spot);
+	unsigned int before = skip << SECTOR_SHIFT;
+	unsigned int after = spot_bytes(cell) - before - front->bi_iter.bi_size;
+	struct around a = {
+		.cell = cell,
+		.opf = REQ_OP_WRITE | flags_of(front),
+		.nr_vecs = DIV_ROUND_UP(before, PAGE_SIZE) + bio_segments(front) +
+			   DIV_ROUND_UP(after, PAGE_SIZE),
+		.sector = cell->host_sector,
+	};
+	struct bvec_iter iter;
+	struct bio_vec bv;
+
+	cell->zero = false;
+	INIT_WORK(&cell->work, qcow_write_finish);
+	/* One of them is ours, until all are on their way. */
+	atomic_set(&cell->pending, 1);
+	add_zeros(&a, before);
+	bio_for_each_segment(bv, front, iter)
+		add_around(&a, bv);
+	add_zeros(&a, after);
+	send_around(&a);
+	if (atomic_dec_and_test(&cell->pending))
+		qcow_cell_go_on(cell);
 }
 
 /**
@@ -247,6 +332,10 @@ void qcow_copy_start(struct qcow_cell *cell)
 {
 	struct qcow_disk *disk = cell->disk;
 
+	if (qcow_map_reads_zero(&disk->map, &cell->spot)) {
+		write_around(cell);
+		return;
+	}
 	cell->copy = get_copy(disk, DIV_ROUND_UP(spot_bytes(cell), PAGE_SIZE));
 	if (!cell->copy) {
 		/* Whoever has the reserve wakes us. */

@@ -97,6 +97,26 @@ enum qcow_ground qcow_map_ground(struct qcow_map *map, struct qcow_spot *spot, s
 	return ground;
 }
 
+/**
+ * qcow_map_reads_zero() - is there nothing in the blocks?
+ * @map: the map
+ * @spot: the blocks
+ *
+ * Context: process; does not sleep. Holds as long as the caller has the blocks' cells.
+ * Return: true if all of them read as zeros, whether they have a place or not.
+ */
+bool qcow_map_reads_zero(struct qcow_map *map, const struct qcow_spot *spot)
+{
+	unsigned int n = 0;
+
+	xa_lock(&map->pages);
+	while (n < spot->nr &&
+	       FIELD_GET(ENTRY_TYPE, spot->page->entries[spot->first + n]) == DM_QCOW_RUN_ZERO)
+		n++;
+	xa_unlock(&map->pages);
+	return n == spot->nr;
+}
+
 static void mark_locked(struct qcow_map *map, struct qcow_map_page *page, unsigned int i)
 {
 	if (__test_and_set_bit(i, page->dirty))

@@ -41,6 +41,7 @@ enum qcow_ground {
 
 sector_t qcow_spot_sector(const struct qcow_map *map, const struct qcow_spot *spot);
 enum qcow_ground qcow_map_ground(struct qcow_map *map, struct qcow_spot *spot, sector_t *place);
+bool qcow_map_reads_zero(struct qcow_map *map, const struct qcow_spot *spot);
 
 void qcow_map_set_data(struct qcow_map *map, const struct qcow_spot *spot, sector_t host_sector,
 		       bool exposing);
