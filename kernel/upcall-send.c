@@ -145,13 +145,15 @@ static bool peek(struct qcow_upcalls *ucs, struct qcow_upcall *copy)
 	return found;
 }
 
-/* QUEUED -> SENT, unless somebody claimed it meanwhile. */
+/* QUEUED -> SENT, unless somebody claimed it meanwhile, or sent it. */
 static bool mark_sent(struct qcow_upcalls *ucs, u64 cookie, unsigned int truesize, u32 epoch)
 {
 	struct qcow_upcall *uc;
 
 	spin_lock(&ucs->lock);
 	uc = qcow_upcall_find_locked(ucs, cookie);
+	if (uc && uc->sent)
+		uc = NULL;
 	if (uc) {
 		uc->sent = true;
 		uc->epoch = epoch;
@@ -194,15 +196,15 @@ static int send_one(struct qcow_upcalls *ucs, const struct qcow_upcall *copy)
 }
 
 /**
- * qcow_upcall_send() - send what is queued, as far as there is room
- * @work: qcow_upcalls.send_work
+ * qcow_upcall_push() - send what is queued, as far as there is room
+ * @ucs: the target's upcalls
+ *
+ * May run more than once at a time. What cannot go out now is tried again later.
  *
  * Context: process; may sleep, without I/O.
  */
-void qcow_upcall_send(struct work_struct *work)
+void qcow_upcall_push(struct qcow_upcalls *ucs)
 {
-	struct qcow_upcalls *ucs = container_of(to_delayed_work(work), struct qcow_upcalls,
-						send_work);
 	struct qcow_upcall copy;
 	int r = 0;
 
@@ -211,4 +213,15 @@ void qcow_upcall_send(struct work_struct *work)
 		r = send_one(ucs, &copy);
 	if (r == -EAGAIN || r == -ENOMEM)
 		queue_delayed_work(qcow_wq, &ucs->send_work, RETRY_DELAY);
+}
+
+/**
+ * qcow_upcall_send() - qcow_upcall_push() as a work item
+ * @work: qcow_upcalls.send_work
+ *
+ * Context: process; may sleep, without I/O.
+ */
+void qcow_upcall_send(struct work_struct *work)
+{
+	qcow_upcall_push(container_of(to_delayed_work(work), struct qcow_upcalls, send_work));
 }

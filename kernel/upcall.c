@@ -66,6 +66,7 @@ static bool has_key(const struct qcow_upcall *uc)
 	return uc->cmd == DM_QCOW_CMD_LOAD || uc->cmd == DM_QCOW_CMD_FETCH;
 }
 
+/* The caller sends it, or has it sent. */
 static void submit_locked(struct qcow_upcalls *ucs, struct qcow_upcall *uc)
 {
 	lockdep_assert_held(&ucs->lock);
@@ -78,9 +79,14 @@ static void submit_locked(struct qcow_upcalls *ucs, struct qcow_upcall *uc)
 	ucs->nr_submitted++;
 	ucs->nr_loads += uc->cmd == DM_QCOW_CMD_LOAD;
 	ucs->nr_fetches += uc->cmd == DM_QCOW_CMD_FETCH;
-	queue_delayed_work(qcow_wq, &ucs->send_work, 0);
 	/* Deadlines come in order: a timer that is running already is early enough. */
 	queue_delayed_work(qcow_wq, &ucs->timer, ucs->timeout);
+}
+
+static void kick_locked(struct qcow_upcalls *ucs)
+{
+	lockdep_assert_held(&ucs->lock);
+	queue_delayed_work(qcow_wq, &ucs->send_work, 0);
 }
 
 static void claim_locked(struct qcow_upcalls *ucs, struct qcow_upcall *uc)
@@ -93,7 +99,7 @@ static void claim_locked(struct qcow_upcalls *ucs, struct qcow_upcall *uc)
 	if (uc->sent)
 		ucs->sent_bytes -= uc->truesize;
 	if (!list_empty(&ucs->queued))
-		queue_delayed_work(qcow_wq, &ucs->send_work, 0);
+		kick_locked(ucs);
 }
 
 static struct qcow_upcall *claim(struct qcow_upcalls *ucs, u64 cookie, u8 cmd)
@@ -164,6 +170,7 @@ void qcow_upcall_park(struct qcow_upcalls *ucs, const struct qcow_upcall *want, 
 	refuse = ucs->refuse;
 	if (!uc && !refuse) {
 		submit_locked(ucs, new);
+		kick_locked(ucs);
 		uc = new;
 		new = NULL;
 	}
@@ -254,6 +261,8 @@ int qcow_upcall_call(struct qcow_upcalls *ucs, const struct qcow_upcall *questio
 		qcow_upcall_free(ucs, uc);
 		return r;
 	}
+	/* Who waits anyway need not have another worker send it. */
+	qcow_upcall_push(ucs);
 	left = wait_for_completion_killable_timeout(&call.done, timeout);
 	if (left > 0)
 		return call.error;
@@ -282,8 +291,10 @@ int qcow_upcall_submit(struct qcow_upcalls *ucs, const struct qcow_upcall *want)
 
 	spin_lock(&ucs->lock);
 	r = ucs->refuse;
-	if (!r)
+	if (!r) {
 		submit_locked(ucs, uc);
+		kick_locked(ucs);
+	}
 	spin_unlock(&ucs->lock);
 	if (r)
 		qcow_upcall_free(ucs, uc);

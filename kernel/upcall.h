@@ -128,6 +128,7 @@ void qcow_upcalls_welcome(struct qcow_upcalls *ucs);
 /* Between upcall.c and upcall-send.c. */
 struct qcow_upcall *qcow_upcall_find_locked(struct qcow_upcalls *ucs, u64 cookie);
 void qcow_upcall_unsend_locked(struct qcow_upcalls *ucs, struct qcow_upcall *uc);
+void qcow_upcall_push(struct qcow_upcalls *ucs);
 void qcow_upcall_send(struct work_struct *work);
 bool qcow_upcall_note_hung_locked(struct qcow_upcalls *ucs, const struct qcow_upcall *uc);
 
