@@ -24,4 +24,30 @@
 #define WQ_PERCPU	0
 #endif
 
+/* since v6.6, "fs: add IOCB flags related to passing back dio completions", and gone
+ * again in v6.19, which completes such writes at once
+ */
+#ifdef IOCB_DIO_CALLER_COMP
+static inline bool iocb_wants_task(const struct kiocb *iocb)
+{
+	return iocb->dio_complete;
+}
+
+static inline long iocb_complete_in_task(struct kiocb *iocb)
+{
+	return iocb->dio_complete(iocb->private);
+}
+#else
+#define IOCB_DIO_CALLER_COMP	0
+static inline bool iocb_wants_task(const struct kiocb *iocb)
+{
+	return false;
+}
+
+static inline long iocb_complete_in_task(struct kiocb *iocb)
+{
+	return 0;
+}
+#endif
+
 #endif

@@ -61,6 +61,7 @@ extern struct workqueue_struct *qcow_wq;	/* upcalls, ends of writes, events */
 extern struct workqueue_struct *qcow_dispatch_wq; /* bios that waited; waits for the above */
 extern struct workqueue_struct *qcow_read_wq;	/* file layers: reads */
 extern struct workqueue_struct *qcow_write_wq;	/* file layers: writes; may wait for space */
+extern struct workqueue_struct *qcow_written_wq; /* file layers: ends of writes that need a task */
 extern struct workqueue_struct *qcow_commit_wq;	/* flushes and commits; waits for the helper */
 
 int qcow_target_init(void);

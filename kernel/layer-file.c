@@ -35,6 +35,7 @@ struct lane {
 
 struct qcow_file_queue {
 	struct lane reads, writes;
+	struct lane written;		/* whose completion needs a task */
 	struct delayed_work thaw;	/* starts the writes again */
 };
 
@@ -198,7 +199,27 @@ static void complete_write(struct qcow_layer_io *io, long r)
 
 static void write_done(struct kiocb *iocb, long r)
 {
-	complete_write(container_of(iocb, struct qcow_layer_io, iocb), r);
+	struct qcow_layer_io *io = container_of(iocb, struct qcow_layer_io, iocb);
+	struct lane *lane = &raw_cpu_ptr(io->queues)->written;
+
+	if (!iocb_wants_task(iocb))
+		complete_write(io, r);
+	else if (llist_add(&io->node, &lane->bios))
+		queue_work(qcow_written_wq, &lane->work);
+}
+
+/*
+ * As many as there are, instead of one work item each. Nothing here waits for the inode:
+ * whoever holds it may wait for these.
+ */
+static void complete_writes(struct work_struct *work)
+{
+	struct lane *lane = container_of(work, struct lane, work);
+	struct llist_node *bios = llist_reverse_order(llist_del_all(&lane->bios));
+	struct qcow_layer_io *io, *next;
+
+	llist_for_each_entry_safe(io, next, bios, node)
+		complete_write(io, iocb_complete_in_task(&io->iocb));
 }
 
 static void submit_write(struct qcow_layer_io *io)
@@ -207,7 +228,7 @@ static void submit_write(struct qcow_layer_io *io)
 	struct iov_iter iter;
 	ssize_t r;
 
-	prepare(io, &iter, ITER_SOURCE, IOCB_WRITE | sync, write_done);
+	prepare(io, &iter, ITER_SOURCE, IOCB_WRITE | IOCB_DIO_CALLER_COMP | sync, write_done);
 	r = io->iocb.ki_filp->f_op->write_iter(&io->iocb, &iter);
 	if (r != -EIOCBQUEUED)
 		complete_write(io, r);
@@ -289,8 +310,10 @@ struct qcow_file_queue __percpu *qcow_file_queues_create(void)
 
 		init_llist_head(&q->reads.bios);
 		init_llist_head(&q->writes.bios);
+		init_llist_head(&q->written.bios);
 		INIT_WORK(&q->reads.work, submit_reads);
 		INIT_WORK(&q->writes.work, submit_writes);
+		INIT_WORK(&q->written.work, complete_writes);
 		INIT_DELAYED_WORK(&q->thaw, thaw);
 	}
 	return queues;
@@ -311,6 +334,7 @@ void qcow_file_queues_destroy(struct qcow_file_queue __percpu *queues)
 
 		flush_delayed_work(&q->thaw);
 		flush_work(&q->writes.work);
+		flush_work(&q->written.work);
 		flush_work(&q->reads.work);
 	}
 	free_percpu(queues);

@@ -15,13 +15,15 @@
 struct workqueue_struct *qcow_wq;
 struct workqueue_struct *qcow_read_wq;
 struct workqueue_struct *qcow_write_wq;
+struct workqueue_struct *qcow_written_wq;
 struct workqueue_struct *qcow_commit_wq;
 struct workqueue_struct *qcow_dispatch_wq;
 
 static void destroy_queues(void)
 {
-	struct workqueue_struct *queues[] = { qcow_dispatch_wq, qcow_commit_wq, qcow_write_wq,
-					      qcow_read_wq, qcow_wq };
+	struct workqueue_struct *queues[] = { qcow_dispatch_wq, qcow_commit_wq,
+					      qcow_written_wq, qcow_write_wq, qcow_read_wq,
+					      qcow_wq };
 	int i;
 
 	for (i = 0; i < ARRAY_SIZE(queues); i++)
@@ -38,9 +40,12 @@ static int create_queues(void)
 	qcow_wq = alloc_workqueue("qcow", WQ_MEM_RECLAIM | WQ_UNBOUND, 0);
 	qcow_read_wq = alloc_workqueue("qcow_read", WQ_MEM_RECLAIM | WQ_PERCPU, 0);
 	qcow_write_wq = alloc_workqueue("qcow_write", WQ_MEM_RECLAIM | WQ_PERCPU, 0);
+	/* On the CPU that submits, so that one worker does both without a switch. */
+	qcow_written_wq = alloc_workqueue("qcow_written", WQ_MEM_RECLAIM | WQ_PERCPU, 0);
 	qcow_commit_wq = alloc_workqueue("qcow_commit", WQ_MEM_RECLAIM | WQ_UNBOUND, 0);
 	qcow_dispatch_wq = alloc_workqueue("qcow_dispatch", WQ_MEM_RECLAIM | WQ_UNBOUND, 0);
-	if (qcow_wq && qcow_read_wq && qcow_write_wq && qcow_commit_wq && qcow_dispatch_wq)
+	if (qcow_wq && qcow_read_wq && qcow_write_wq && qcow_written_wq && qcow_commit_wq &&
+	    qcow_dispatch_wq)
 		return 0;
 	destroy_queues();
 	return -ENOMEM;
