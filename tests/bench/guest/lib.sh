@@ -36,6 +36,7 @@ HUGE=(--mem=shmhuge --hugepage-size=2m)
 # ---- RAM disks ---------------------------------------------------------------------------
 
 nr_ram_disks=0
+disk_cache=''	# MiB of write cache that a new one has
 
 # ram_disk MIB: makes one and sets $disk. Completions come by softirq and nothing waits, so the guest never
 # idles, and its time counts instructions.
@@ -49,6 +50,7 @@ ram_disk() {
 	echo 1 >"$dir/irqmode"
 	# Else it splits at 127.5 KiB, which no real disk does.
 	echo 2560 >"$dir/max_sectors"
+	[ -z "$disk_cache" ] || echo "$disk_cache" >"$dir/cache_size"
 	echo 1 >"$dir/power"
 	disk=/dev/nullb$nr_ram_disks
 	nr_ram_disks=$((nr_ram_disks + 1))
@@ -68,9 +70,23 @@ need_block() {
 
 # ---- counters ------------------------------------------------------------------------------
 
-# bottom FIELD: of all RAM disks; 1: reads, 3: sectors read (Documentation/block/stat.rst)
+bottom_devices='nullb*'	# who counts what reaches the bottom
+
+# bottom FIELD: of all RAM disks; 1: reads, 3: sectors read, 5: writes, 7: sectors written, 16: flushes
+# (Documentation/block/stat.rst)
 bottom() {
-	cat /sys/block/nullb*/stat | awk -v f="$1" '{ sum += $f } END { print sum }'
+	# shellcheck disable=SC2086 # a pattern
+	cat /sys/block/$bottom_devices/stat | awk -v f="$1" '{ sum += $f } END { print sum }'
+}
+
+direction='read'	# or write: what is measured
+
+# bottom_ios: how many I/Os of the kind that is measured
+bottom_ios() {
+	case $direction in
+	read) bottom 1 ;;
+	write) bottom 5 ;;
+	esac
 }
 
 # counter NAME KEY: from our status line
@@ -102,15 +118,21 @@ runtime=1000	# ms of guest time per run
 repeats=6	# at most
 limit=5		# permille between two runs that agree
 
-# one_run MILLISECONDS FIO-ARG...: prints I/Os, milliseconds, bytes. With $whole, the range once and not for a
+# What is written: the same in every run, so that it is known what a device must hold afterwards.
+PATTERN=(--buffer_pattern=0x5eed1e55 --scramble_buffers=0)
+
+# one_run MILLISECONDS FIO-ARG...: sets $ios, $ms, $bytes. With $whole, the range once and not for a
 # time: where I/Os differ in cost, as clusters do in how they compress, all subjects must do the same ones.
 one_run() {
-	local bound=(--time_based --runtime="${1}ms")
+	local bound=(--time_based --runtime="${1}ms") access=(--readonly)
 	shift
 	[ -z "${whole-}" ] || bound=()
-	fio --name=bench --readonly --direct=1 --ioengine=io_uring ${bound[@]+"${bound[@]}"} \
+	[ "$direction" = read ] || access=("${PATTERN[@]}")
+	fio --name=bench "${access[@]}" --direct=1 --ioengine=io_uring ${bound[@]+"${bound[@]}"} \
 		--output-format=json "$@" >/tmp/fio.json || die "fio failed: $*"
-	jq -r '.jobs[0] | select(.error == 0).read | "\(.total_ios) \(.runtime) \(.io_bytes)"' /tmp/fio.json
+	read -r ios ms bytes < <(jq -r ".jobs[0] | select(.error == 0).$direction |
+		\"\\(.total_ios) \\(.runtime) \\(.io_bytes)\"" /tmp/fio.json) || die "fio failed: $*"
+	[ "$ms" != 0 ] || die "fio did nothing: $*"
 }
 
 agree() { # agree A B
@@ -118,15 +140,13 @@ agree() { # agree A B
 	[ $((${diff#-} * 1000)) -le $(($1 * limit)) ]
 }
 
-# repeat_run FIO-ARG...: a warm-up, then runs until two in a row agree; sets $value (I/Os per 1000 s), $ios, $ms,
-# $bytes and $runs of the last, and $settled.
+# repeat_run COMMAND...: has it run until two runs in a row agree; it ends with one_run. Sets $value (I/Os per
+# 1000 s), $runs, and $settled; $ios, $ms, $bytes are those of the last.
 repeat_run() {
 	local last=0
-	one_run $((runtime / 3)) "$@" >/dev/null
 	settled=no
 	for ((runs = 1; runs <= repeats; runs++)); do
-		read -r ios ms bytes <<<"$(one_run "$runtime" "$@")"
-		[ -n "$bytes" ] || die "fio says nothing: $*"
+		"$@"
 		value=$((ios * 1000000 / ms))
 		if agree "$value" "$last"; then
 			settled=yes
@@ -140,13 +160,13 @@ repeat_run() {
 # The data path itself, per I/O: what reaches the RAM disks, our upcalls; and how much of the time was idle.
 # Counted over a run of its own, so that reading the counters disturbs no measured one.
 extras() { # extras WORKLOAD SUBJECT FORM FIO-ARG...
-	local key="$1"$'\t'"$2"$'\t'"$3" reads upcalls='' before
+	local key="$1"$'\t'"$2"$'\t'"$3" reached upcalls='' before
 	shift 3
-	reads=$(bottom 1) before=$(idle)
+	reached=$(bottom_ios) before=$(idle)
 	[ -z "$name" ] || upcalls=$(counter "$name" upcalls)
-	read -r ios _ _ <<<"$(one_run "$runtime" "$@")"
+	one_run "$runtime" "$@"
 	[ -z "$name" ] || result "$key.upcalls" $(($(counter "$name" upcalls) - upcalls))
-	result "$key.bottom_reads_per_1000" $((($(bottom 1) - reads) * 1000 / ios))
+	result "$key.bottom_per_1000" $((($(bottom_ios) - reached) * 1000 / ios))
 	result "$key.idle_ms" $(($(idle) - before))
 }
 
@@ -157,14 +177,20 @@ measure() {
 	need_block "$dev"
 	set -- --filename="$dev" --offset="$offset" --size="$size" "$@"
 	same_blocks "$dev" "$offset" "$raw"
-	repeat_run "$@"
+	# The first one warms up.
+	one_run $((runtime / 3)) "$@"
+	repeat_run one_run "$runtime" "$@"
+	say_figures "$workload" "$subject" "$form" "$unit"
 	extras "$workload" "$subject" "$form" "$@"
 	same_blocks "$dev" "$offset" "$raw"
-	case $unit in
-	iops) result "$workload" "$subject" "$form.iops" $((value / 1000)) ;;
-	mib) result "$workload" "$subject" "$form.mib_s" $((bytes * 1000 / ms / 1048576)) ;;
+}
+
+say_figures() { # say_figures WORKLOAD SUBJECT FORM UNIT: of the last repeated run
+	case $4 in
+	iops) result "$1" "$2" "$3.iops" $((value / 1000)) ;;
+	mib) result "$1" "$2" "$3.mib_s" $((bytes * 1000 / ms / 1048576)) ;;
 	esac
-	result "$workload" "$subject" "$form.ns_per_io" $((1000000000000 / value))
-	result "$workload" "$subject" "$form.runs" "$runs"
-	result "$workload" "$subject" "$form.settled" "$settled"
+	result "$1" "$2" "$3.ns_per_io" $((1000000000000 / value))
+	result "$1" "$2" "$3.runs" "$runs"
+	result "$1" "$2" "$3.settled" "$settled"
 }

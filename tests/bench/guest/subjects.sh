@@ -33,6 +33,7 @@ need_fs() {
 	if [ -z "$fs_disk" ]; then
 		ram_disk "$fs_mib"
 		fs_disk=$disk
+		[ "$direction" = read ] || soil "$disk" "$fs_mib"
 		mkfs.ext4 -q -E lazy_itable_init=0,nodiscard "$fs_disk"
 		mkdir -p "$FS"
 		mount "$fs_disk" "$FS"
@@ -117,11 +118,15 @@ down_loop() {
 }
 
 up_nbd() { # up_nbd IMAGE RAW
-	local tries
 	subject "$2"
+	serve_nbd "$1" --read-only
+}
+
+serve_nbd() { # serve_nbd IMAGE OPTION...
+	local tries
 	modprobe nbd nbds_max=1 max_part=0
 	dev=/dev/nbd0
-	qemu-nbd --read-only --format=qcow2 --cache=none --aio=native --connect="$dev" "$1"
+	qemu-nbd --format=qcow2 --cache=none --aio=native --connect="$dev" "${@:2}" "$1"
 	for ((tries = 0; tries < 100; tries++)); do
 		[ "$(blockdev --getsize64 $dev)" = 0 ] || return 0
 		sleep 0.1

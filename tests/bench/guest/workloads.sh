@@ -16,7 +16,7 @@ with() {
 
 # Peers are measured also where our own tools are not there (yet).
 have() {
-	[ "$1" != qcow ] || command -v qcow >/dev/null
+	[[ $1 != *qcow* ]] || command -v qcow >/dev/null
 }
 
 FORM_BATCH=(--iodepth_batch_submit=8 --iodepth_batch_complete_min=8)
@@ -107,7 +107,7 @@ scaling() {
 			for nr in 1 2; do
 				cpus $nr
 				# shellcheck disable=SC2086 # words
-				read -r ios ms _ <<<"$(one_run $((runtime * 3)) --filename="$dev" --size="$size" ${form#* })"
+				one_run $((runtime * 3)) --filename="$dev" --size="$size" ${form#* }
 				result "$workload" "$1" "${form%% *}.cpus$nr.iops" $((ios * 1000 / ms))
 			done
 		done
