@@ -4,8 +4,8 @@
  * written once.
  *
  * Old content is read like any other: from layers or by FETCH. There is memory for one
- * copy in reserve, so that one always makes progress. Where it is all zeros there is
- * nothing to read or to copy: one page of zeros serves for all.
+ * copy in reserve, so that one always makes progress. Where it is all zeros, and one bio
+ * holds it, there is nothing to read or to copy: one page of zeros serves for all.
  */
 
 #include <linux/bitops.h>
@@ -252,74 +252,44 @@ static void old_read(struct work_struct *work)
 
 /* ---- zeros around the new bytes: nothing to read, and no memory for it ------------ */
 
-struct around {
-	struct qcow_cell *cell;
-	blk_opf_t opf;
-	unsigned int nr_vecs;	/* still to come, at most */
-	sector_t sector;	/* in the data layer, of what comes next */
-	struct bio *bio;	/* being filled */
-};
-
-static void send_around(struct around *a)
-{
-	struct qcow_disk *disk = a->cell->disk;
-	sector_t sector = a->sector;
-
-	a->sector += bio_sectors(a->bio);
-	qcow_disk_submit(disk, a->bio, disk->map.data_layer, sector);
-	a->bio = NULL;
-}
-
-static void add_around(struct around *a, struct bio_vec bv)
-{
-	if (a->bio && a->bio->bi_vcnt == a->bio->bi_max_vecs)
-		send_around(a);
-	if (!a->bio) {
-		a->bio = alloc_part(a->cell, a->opf, a->nr_vecs);
-		atomic_inc(&a->cell->pending);
-	}
-	__bio_add_page(a->bio, bv.bv_page, bv.bv_len, bv.bv_offset);
-	a->nr_vecs--;
-}
-
-static void add_zeros(struct around *a, unsigned int bytes)
+static void add_zeros(struct bio *bio, unsigned int bytes)
 {
 	unsigned int len;
 
 	for (; bytes; bytes -= len) {
 		len = min_t(unsigned int, bytes, PAGE_SIZE);
-		add_around(a, (struct bio_vec){ .bv_page = ZERO_PAGE(0), .bv_len = len });
+		__bio_add_page(bio, ZERO_PAGE(0), len, 0);
 	}
 }
 
-static void write_around(struct qcow_cell *cell)
+/*
+ * One bio, or none: so that it does not matter whether each piece of the new bytes is in
+ * whole sectors, which a border between two bios would have to respect.
+ */
+static bool write_around(struct qcow_cell *cell)
 {
-	struct bio *front = cell->front;
-	sector_t skip = front->bi_iter.bi_sector -
-			qcow_spot_sector(&cell->disk->map, &cell->spot);
+	struct qcow_disk *disk = cell->disk;
+	struct bio *front = cell->front, *bio;
+	sector_t skip = front->bi_iter.bi_sector - qcow_spot_sector(&disk->map, &cell->spot);
 	unsigned int before = skip << SECTOR_SHIFT;
 	unsigned int after = spot_bytes(cell) - before - front->bi_iter.bi_size;
-	struct around a = {
-		.cell = cell,
-		.opf = REQ_OP_WRITE | flags_of(front),
-		.nr_vecs = DIV_ROUND_UP(before, PAGE_SIZE) + bio_segments(front) +
-			   DIV_ROUND_UP(after, PAGE_SIZE),
-		.sector = cell->host_sector,
-	};
+	unsigned int nr_vecs = DIV_ROUND_UP(before, PAGE_SIZE) + bio_segments(front) +
+			       DIV_ROUND_UP(after, PAGE_SIZE);
 	struct bvec_iter iter;
 	struct bio_vec bv;
 
+	if (nr_vecs > BIO_MAX_VECS)
+		return false;
 	cell->zero = false;
 	INIT_WORK(&cell->work, qcow_write_finish);
-	/* One of them is ours, until all are on their way. */
 	atomic_set(&cell->pending, 1);
-	add_zeros(&a, before);
+	bio = alloc_part(cell, REQ_OP_WRITE | flags_of(front), nr_vecs);
+	add_zeros(bio, before);
 	bio_for_each_segment(bv, front, iter)
-		add_around(&a, bv);
-	add_zeros(&a, after);
-	send_around(&a);
-	if (atomic_dec_and_test(&cell->pending))
-		qcow_cell_go_on(cell);
+		__bio_add_page(bio, bv.bv_page, bv.bv_len, bv.bv_offset);
+	add_zeros(bio, after);
+	qcow_disk_submit(disk, bio, disk->map.data_layer, cell->host_sector);
+	return true;
 }
 
 /**
@@ -332,10 +302,8 @@ void qcow_copy_start(struct qcow_cell *cell)
 {
 	struct qcow_disk *disk = cell->disk;
 
-	if (qcow_map_reads_zero(&disk->map, &cell->spot)) {
-		write_around(cell);
+	if (qcow_map_reads_zero(&disk->map, &cell->spot) && write_around(cell))
 		return;
-	}
 	cell->copy = get_copy(disk, DIV_ROUND_UP(spot_bytes(cell), PAGE_SIZE));
 	if (!cell->copy) {
 		/* Whoever has the reserve wakes us. */
