@@ -266,8 +266,6 @@ static void retry(struct work_struct *work)
 		/* All who wait fail now. Who finds no room later may wait as long. */
 		qcow_shortage_end(&alloc->shortage, QCOW_SHORT_OF_SPACE);
 	}
-	if (alloc->shortage.of)
-		queue_delayed_work(qcow_wq, &alloc->retry, RETRY_DELAY);
 	if (!alloc->stopped && alloc->state == QCOW_ALLOC_HELD) {
 		alloc->state = QCOW_ALLOC_GRANTING;
 		again = true;
@@ -275,10 +273,10 @@ static void retry(struct work_struct *work)
 		alloc->wanted = false;
 		alloc->state = QCOW_ALLOC_PROPOSING;
 		again = true;
-	} else if (alloc->shortage.of == QCOW_SHORT_OF_SPACE) {
-		/* Let it try again; who finds no room will say so. */
-		cancel_delayed_work(&alloc->retry);
 	}
+	/* Short of nothing but space: let it try again; who finds no room will say so. */
+	if (alloc->shortage.of && (again || alloc->shortage.of != QCOW_SHORT_OF_SPACE))
+		queue_delayed_work(qcow_wq, &alloc->retry, RETRY_DELAY);
 	spin_unlock(&alloc->lock);
 	if (again)
 		queue_work(qcow_wq, &alloc->work);

@@ -17,18 +17,12 @@
 #include "dm-qcow.h"
 #include "target.h"
 
-static int call(struct qcow_target *t, u8 cmd, qcow_call_fn fn, void *private)
+static int call(struct qcow_target *t, u8 cmd, qcow_call_fn fn, void *private,
+		unsigned long patience)
 {
 	struct qcow_upcall question = { .cmd = cmd };
 
-	return qcow_upcall_call(&t->disk.upcalls, &question, fn, private, t->disk.upcalls.timeout);
-}
-
-static int call_close(struct qcow_target *t, unsigned long patience)
-{
-	struct qcow_upcall question = { .cmd = DM_QCOW_CMD_CLOSE };
-
-	return qcow_upcall_call(&t->disk.upcalls, &question, NULL, NULL, patience);
+	return qcow_upcall_call(&t->disk.upcalls, &question, fn, private, patience);
 }
 
 static bool wants_write(const struct qcow_target *t)
@@ -194,7 +188,7 @@ int qcow_image_probe(struct qcow_target *t)
 	struct probe p = { };
 	int r;
 
-	r = call(t, DM_QCOW_CMD_PROBE, take_probe, &p);
+	r = call(t, DM_QCOW_CMD_PROBE, take_probe, &p, t->disk.upcalls.timeout);
 	if (r == -ETIMEDOUT)
 		DMERR("%s: the helper did not answer within %u s", t->args.path,
 		      t->args.helper_timeout);
@@ -374,7 +368,7 @@ int qcow_image_open(struct qcow_target *t)
 	int r;
 
 	invalidate_devices(t);
-	r = call(t, DM_QCOW_CMD_OPEN, take_open, &o);
+	r = call(t, DM_QCOW_CMD_OPEN, take_open, &o, t->disk.upcalls.timeout);
 	if (r) {
 		close_layers(o.layers, o.nr_layers);
 		return r;
@@ -441,7 +435,7 @@ int qcow_image_close(struct qcow_target *t, unsigned long patience)
 		r = finish_writing(t, patience);
 	/* An image opened for reading is as it was: a dead helper left nothing undone. */
 	if (!r && (t->disk.writable || qcow_link_attached(&t->link)))
-		r = call_close(t, patience);
+		r = call(t, DM_QCOW_CMD_CLOSE, NULL, NULL, patience);
 	if (!r) {
 		qcow_image_drop(t);
 		return 0;
