@@ -226,17 +226,24 @@ refused convert/source-in-use 'qemu-io' "$QCOW" convert busy out
 refused convert/target-in-use 'qemu-io' "$QCOW" convert -O qcow2 src/i busy
 exec 3>&-
 wait
-# Interrupted: no file under the name, and none beside it.
+# Interrupted: no file under the name, and none beside it. The second time the signal comes as soon as there is a file.
 mkdir stop && "$disk" stop.raw 200000000 3
-"$QCOW" convert -c -f raw -O qcow2 stop.raw stop/out 2>err &
-pid=$!
-for _ in $(seq 100); do [ -z "$(ls -A stop)" ] || break; sleep 0.02; done
-kill -TERM $pid # a shell's background job ignores SIGINT
-status=0
-wait $pid || status=$?
-if [ $status = 1 ] && [ -z "$(ls -A stop)" ] && grep -q cancelled err; then ok convert/interrupted; else
-	fail convert/interrupted "exit status $status, left: $(ls -A stop), said: $(cat err)"
-fi
+interrupted() # NAME [TRACER...]
+{
+	local name=$1 pid status=0
+	shift
+	"$@" "$QCOW" convert -c -f raw -O qcow2 stop.raw stop/out 2>err &
+	pid=$!
+	for _ in $(seq 500); do [ -z "$(ls -A stop)" ] || break; sleep 0.02; done
+	kill -TERM $pid # a shell's background job ignores SIGINT
+	wait $pid || status=$?
+	if [ $status = 1 ] && [ -z "$(ls -A stop)" ] && grep -q cancelled err; then ok "convert/$name"; else
+		fail "convert/$name" "exit status $status, left: $(ls -A stop), said: $(cat err)"
+	fi
+	rm -f stop/.out.*
+}
+interrupted interrupted
+interrupted interrupted-early strace -D -qq -o /dev/null -e trace=fchmod -e inject=fchmod:delay_enter=1000000
 "$QCOW" convert -p src/i out 2>err
 if grep -q '100.0%' err; then ok convert/progress; else fail convert/progress "$(cat err)"; fi
 finish

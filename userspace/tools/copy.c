@@ -363,6 +363,8 @@ static int copy(struct copy *y)
 {
 	int r = check_apart(y);
 
+	/* Before there is a file that a signal would leave behind. */
+	cancel_catch();
 	if (!r)
 		r = open_target(y);
 	if (r < 0) {
@@ -370,7 +372,6 @@ static int copy(struct copy *y)
 			qcow_error_prefix(&y->err, "%s", y->q->target);
 		return r;
 	}
-	cancel_catch();
 	progress_start(&y->progress, y->q->progress && !y->q->quiet);
 	r = qcow_convert(&y->c, &y->err);
 	progress_end(&y->progress);
