@@ -56,6 +56,22 @@ state() {
 	qcow status "$1" --json | sed -n "s/^ *\"$2\": *\"\(.*\)\",\?\$/\1/p" | grep .
 }
 
+# booted_from WHAT: this machine's root lies on the device "root"
+booted_from() {
+	if [ ! -d /media/root-ro ]; then
+		! in_vm || fail "this machine did not boot from $1"
+		skip "needs a machine that booted from $1"
+	fi
+	equal "the lower file system" "$(findmnt -n -o SOURCE /media/root-ro)" /dev/mapper/root
+	equal "the target" "$(dmsetup table root | cut -d' ' -f3)" qcow
+}
+
+# every byte of the disk that this machine booted from
+root_is_right() {
+	equal "the disk's hash" "$(sha256sum /dev/mapper/root | cut -d' ' -f1)" "$(cat /host/demo/sha256)"
+	equal "errors" "$(counter root errors)" 0
+}
+
 # same_bytes DEVICE FILE: the whole device, not a sector more or less
 same_bytes() {
 	equal "size of $1" "$(blockdev --getsize64 "$1")" "$(stat -L -c %s "$2")"

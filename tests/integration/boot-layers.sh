@@ -10,10 +10,7 @@
 # shellcheck source=tests/devices.sh
 . "$TESTS/devices.sh"
 
-[ -d /media/root-ro ] || skip "this machine did not boot from the layers"
-equal "the lower file system" "$(findmnt -n -o SOURCE /media/root-ro)" /dev/mapper/root
-equal "the target" "$(dmsetup table root | cut -d' ' -f3)" qcow
+booted_from "the layers"
 # The data file is one more.
 equal "layers" "$(counter root layers)" 10
-equal "the disk's hash" "$(sha256sum /dev/mapper/root | cut -d' ' -f1)" "$(cat /host/demo/sha256)"
-equal "errors" "$(counter root errors)" 0
+root_is_right

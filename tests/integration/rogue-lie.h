@@ -8,6 +8,16 @@
 
 /* ---- a device that is written ------------------------------------------------------ */
 
+/* In a child: the device, or less than 0, and a block of @byte to be written to it. */
+static int open_to_write(int byte, unsigned char **buf)
+{
+	close(wrk.fd);
+	close(sup.fd);
+	*buf = aligned_alloc(4096, BLOCK);
+	memset(*buf, byte, BLOCK);
+	return open(NODE, O_RDWR | O_DIRECT | O_CLOEXEC);
+}
+
 /* Exits with the errno of a write of one whole block, or of the fsync behind it, or 0. */
 static pid_t writer(uint64_t off, int byte)
 {
@@ -17,11 +27,7 @@ static pid_t writer(uint64_t off, int byte)
 
 	if (pid)
 		return pid;
-	close(wrk.fd);
-	close(sup.fd);
-	buf = aligned_alloc(4096, BLOCK);
-	memset(buf, byte, BLOCK);
-	fd = open(NODE, O_RDWR | O_DIRECT | O_CLOEXEC);
+	fd = open_to_write(byte, &buf);
 	if (fd < 0 || pwrite(fd, buf, BLOCK, (off_t)off) != BLOCK || fsync(fd))
 		_exit(errno ? errno : 251);
 	_exit(0);

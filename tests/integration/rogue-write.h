@@ -187,11 +187,7 @@ static pid_t writer_of_two(void)
 
 	if (pid)
 		return pid;
-	close(wrk.fd);
-	close(sup.fd);
-	buf = aligned_alloc(4096, BLOCK);
-	memset(buf, 0x54, BLOCK);
-	fd = open(NODE, O_RDWR | O_DIRECT | O_CLOEXEC);
+	fd = open_to_write(0x54, &buf);
 	if (fd < 0 || pwrite(fd, buf, BLOCK, 0) != BLOCK)
 		_exit(250);
 	_exit(pwrite(fd, buf, BLOCK, PAGE_BYTES) == BLOCK ? 0 : errno);
