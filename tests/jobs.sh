@@ -5,11 +5,18 @@
 # A job adds its results to the counters passed, failed and skipped and prints lines, which appear when it has ended.
 
 JOBS=${JOBS:-$(nproc)}
-declare -A running=()
+declare -A running=() names=()
 
 # start COMMAND ARG...: in a subshell, when there is room
 start() {
-	local out
+	local out name=''
+	if [ -n "$kept" ]; then
+		name=$(kept_name "$@")
+		if [ -e "$name.count" ]; then
+			count_one "$name.out" "$name.count"
+			return
+		fi
+	fi
 	while [ ${#running[@]} -ge "$JOBS" ]; do
 		finish_one
 	done
@@ -23,24 +30,31 @@ start() {
 	) >"$out" </dev/null &
 	set +m
 	running[$!]=$out
+	names[$!]=$name
 }
 
-finish_one() {
-	local pid out good bad skips
-	wait -n -p pid "${!running[@]}" || true
-	out=${running[$pid]}
-	unset "running[$pid]"
-	cat "$out"
-	# Only a job that came to its end has said its numbers.
-	if [ -e "$out.count" ]; then
-		read -r good bad skips <"$out.count"
-	else
-		echo "FAIL tests/run: a job died after: $(tail -n 1 "$out")"
-		good=0 bad=1 skips=0
-	fi
+# count_one OUTPUT COUNTS: of a job
+count_one() {
+	local good bad skips
+	cat "$1"
+	read -r good bad skips <"$2"
 	passed=$((passed + good))
 	failed=$((failed + bad))
 	skipped=$((skipped + skips))
+}
+
+finish_one() {
+	local pid out
+	wait -n -p pid "${!running[@]}" || true
+	out=${running[$pid]}
+	unset "running[$pid]"
+	# Only a job that came to its end has said its numbers.
+	if [ ! -e "$out.count" ]; then
+		echo "FAIL tests/run: a job died after: $(tail -n 1 "$out")" >>"$out"
+		echo 0 1 0 >"$out.count"
+	fi
+	count_one "$out" "$out.count"
+	[ -z "${names[$pid]}" ] || ! grep -q ' 0 0$' "$out.count" || keep "${names[$pid]}" "$out" "$out.count"
 }
 
 finish_all() {
