@@ -23,25 +23,40 @@ PKG_LIBS   = $(shell pkg-config --libs $(PKGS) 2>/dev/null) -lpthread
 objs = $(patsubst userspace/%.c,$(BUILD)/$(1)/%.o,$(wildcard userspace/$(2)/*.c))
 ROOMS := lib host netlink
 
+# ---- manual pages, and what --help says, which is made of them ------------------
+PAGES := $(patsubst userspace/man/%,$(BUILD)/man/%,$(wildcard userspace/man/*.8))
+
+# The pages share paragraphs by .so, which man would look for among all pages.
+$(BUILD)/man/%.8: userspace/man/%.8 $(wildcard userspace/man/*.roff)
+	@mkdir -p $(@D)
+	awk '$$1 == ".so" { while ((getline line < ("userspace/man/" $$2)) > 0) print line; next } 1' $< >$@
+
+$(BUILD)/man/help.c: userspace/man/help.awk $(PAGES)
+	awk -f $^ >$@
+
 # ---- tools -----------------------------------------------------------------
 .PHONY: all tools module clean help
 all: tools
 	@if [ -d "$(KDIR)" ]; then $(MAKE) --no-print-directory module; \
 	else echo "no headers for the running kernel ($(KDIR)): module not built; use make module KDIR=..."; fi
 
-tools: $(BUILD)/qcow $(BUILD)/qcowd
+tools: $(BUILD)/qcow $(BUILD)/qcowd $(PAGES)
 
 $(BUILD)/obj/%.o: userspace/%.c
 	@mkdir -p $(@D)
 	$(CC) -std=c11 $(WARN) $(CFLAGS) $(CPPFLAGS) $(PKG_CFLAGS) -c -o $@ $<
 
+$(BUILD)/obj/help.o: $(BUILD)/man/help.c
+	@mkdir -p $(@D)
+	$(CC) -std=c11 $(WARN) $(CFLAGS) $(CPPFLAGS) -c -o $@ $<
+
 $(BUILD)/san/%.o: userspace/%.c
 	@mkdir -p $(@D)
 	$(CC) -std=c11 $(WARN) -O1 -g $(SAN) $(CPPFLAGS) $(PKG_CFLAGS) -c -o $@ $<
 
-COMMON_OBJS = $(foreach r,$(ROOMS),$(call objs,obj,$(r)))
+COMMON_OBJS = $(foreach r,$(ROOMS),$(call objs,obj,$(r))) $(BUILD)/obj/help.o
 # Unit tests reach into the daemon and the tools too: all but their main().
-SAN_OBJS    = $(foreach r,$(ROOMS),$(call objs,san,$(r))) \
+SAN_OBJS    = $(foreach r,$(ROOMS),$(call objs,san,$(r))) $(BUILD)/obj/help.o \
 	      $(filter-out %/main.o,$(call objs,san,daemon) $(call objs,san,tools))
 
 $(BUILD)/libcommon.a: $(COMMON_OBJS)
@@ -108,7 +123,7 @@ $(BUILD)/tests/hostile/reader: tests/hostile/reader.c $(BUILD)/libcommon.a
 	@mkdir -p $(@D)
 	$(CC) -std=c11 $(WARN) $(CFLAGS) $(CPPFLAGS) $(PKG_CFLAGS) $(LDFLAGS) -o $@ $(filter-out %.h,$^) $(PKG_LIBS)
 
-$(BUILD)/libcommon-san.a: $(foreach r,$(ROOMS),$(call objs,san,$(r)))
+$(BUILD)/libcommon-san.a: $(foreach r,$(ROOMS),$(call objs,san,$(r))) $(BUILD)/obj/help.o
 	@rm -f $@
 	$(AR) rcs $@ $^
 
@@ -213,7 +228,7 @@ install: install-tools install-dkms
 
 install-tools: tools
 	install -D -m 755 -t $(SBIN) $(BUILD)/qcow $(BUILD)/qcowd
-	for page in userspace/man/*.[58]; do \
+	for page in $(PAGES); do \
 		install -D -m 644 -t $(MAN)/man$${page##*.} $$page || exit; done
 	install -D -m 644 userspace/completion/qcow.bash $(BASH_COMPLETION)/qcow
 	install -D -m 644 userspace/completion/_qcow $(ZSH_COMPLETION)/_qcow
@@ -233,7 +248,7 @@ uninstall:
 	rm -rf $(DKMS)
 	rm -f $(BASH_COMPLETION)/qcow $(ZSH_COMPLETION)/_qcow
 	rm -f $(SBIN)/qcow $(SBIN)/qcowd $(UNITS)/qcowd.service
-	for page in userspace/man/*.[58]; do rm -f $(MAN)/man$${page##*.}/$${page##*/}; done
+	for page in $(PAGES); do rm -f $(MAN)/man$${page##*.}/$${page##*/}; done
 
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
 

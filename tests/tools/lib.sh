@@ -4,7 +4,8 @@
 # shellcheck shell=bash
 set -euo pipefail
 REPO=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
-QCOW=${QCOW:-${BUILD:-$REPO/build}/qcow}
+BUILD=${BUILD:-$REPO/build}
+QCOW=${QCOW:-$BUILD/qcow}
 LEVEL=${LEVEL:-check}
 [ -x "$QCOW" ] || { echo "FAIL tools: no $QCOW; make tools"; exit 1; }
 WORK=$(mktemp -d "${TMPDIR:-/tmp}/qcow-tools.XXXXXX")

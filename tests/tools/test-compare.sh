@@ -17,7 +17,7 @@ mkdir set && cd set
 	qemu-img create -f qcow2 v2.q -o compat=0.10 5000192 && qemu-img create -f qcow2 zero.q 0
 	cp --sparse=never a.q bitmaps.q && qemu-img bitmap --add bitmaps.q one && qemu-img bitmap --add -g 1M bitmaps.q two
 	cp a.q snap.q && qemu-img snapshot -c s snap.q && $io -c 'discard 0 4M' snap.q
-	head -c 1000 a.raw >odd.raw
+	head -c 1000 a.raw >odd.raw && cp empty.q data.q && $io -c 'write -P 0 64k 64k' data.q
 	qemu-img create -f qcow2 huge.q 100T && qemu-img create -f qcow2 huge2.q 100T
 } >log 2>&1 || { cat log; exit 1; }
 cd ..
@@ -53,6 +53,19 @@ nodigits() { tr -d '[:digit:]' <"$1"; }
 same_words compare/strict-zeros 'compare -s -f qcow2 -F qcow2 a.q empty.q' nodigits
 same_words compare/missing 'compare -f qcow2 -F qcow2 a.q missing.q'
 same_words compare/no-image 'compare -f qcow2 -F qcow2 a.raw a.q'
+
+# For programs: qemu-img has no such answer.
+answers() { # answers NAME STATUS JSON ARGUMENTS
+	local status=0 said
+	# shellcheck disable=SC2086
+	said=$(cd set && "$QCOW" compare --json $4 | tr -d ' \n\t') || status=$?
+	if [ "$status $said" = "$2 $3" ]; then ok "$1"; else fail "$1" "$status $said"; fi
+}
+answers compare/json/same 0 '{"identical":true,"virtual-sizes":[5000192,5000192]}' 'a.q a.q'
+answers compare/json/content 1 '{"identical":false,"virtual-sizes":[5000192,5000192],"difference":"content","offset":3145728}' 'a.q b.q'
+answers compare/json/longer 0 '{"identical":true,"virtual-sizes":[5000192,8388608]}' 'a.q longer.q'
+answers compare/json/size 1 '{"identical":false,"virtual-sizes":[5000192,8388608],"difference":"size","offset":5000192}' '-s a.q longer.q'
+answers compare/json/status 1 '{"identical":false,"virtual-sizes":[5000192,5000192],"difference":"block-status","offset":65536}' '-s empty.q data.q'
 
 # Compressed bytes that do not inflate: 4, and where.
 cp set/z.q bad.q

@@ -1,20 +1,30 @@
 # SPDX-License-Identifier: GPL-2.0-only
-# bash completion for qcow. Verbs and options come from --help, so that nothing here knows them twice.
+# bash completion for qcow, which says itself what may follow (qcow --complete).
 # shellcheck shell=bash
 
 _qcow() {
-	local cur=${COMP_WORDS[COMP_CWORD]} verb=${COMP_WORDS[1]-} words
-	if [ "$COMP_CWORD" = 1 ]; then
-		words=$(qcow --help 2>/dev/null | sed -nE 's/^  ([a-z]+) .*/\1/p')
-	elif [[ $cur == -* ]]; then
-		words=$(qcow "$verb" --help 2>/dev/null | sed -nE 's/^  (-.*)/\1/p' | sed -E 's/   .*//' |
-			grep -oE -- '--?[a-zA-Z][a-z-]*')
-	else
-		compopt -o filenames
-		mapfile -t COMPREPLY < <(compgen -f -- "$cur")
-		return
-	fi
-	mapfile -t COMPREPLY < <(compgen -W "$words" -- "$cur")
+	local line=${COMP_LINE:0:COMP_POINT} word=${COMP_WORDS[COMP_CWORD]} words found typed one
+	local -A kinds=([:files]=file [:dirs]=directory)
+	# COMP_WORDS is cut at each = too. Without -r a blank behind a backslash is no end of a word.
+	# shellcheck disable=SC2162
+	read -a words <<<"$line"
+	[[ $line != *[[:blank:]] ]] || words+=('')
+	typed=${words[-1]}
+	COMPREPLY=()
+	mapfile -t found < <("${words[0]}" --complete "${words[@]:1}" 2>/dev/null)
+	for one in "${found[@]}"; do
+		one=${one%%$'\t'*}
+		if [[ $one == :* ]]; then
+			compopt -o filenames
+			[ "$word" != = ] || word=
+			mapfile -t COMPREPLY < <(compgen -A "${kinds[$one]}" -- "$word" )
+			return
+		fi
+		[[ $one == "$typed"* ]] || continue
+		[[ $one != *= ]] || compopt -o nospace
+		# Only what follows the last = or : is replaced.
+		COMPREPLY+=("${one#"${typed%"${typed##*[=:]}"}"}")
+	done
 }
 
 complete -F _qcow qcow

@@ -5,21 +5,13 @@
 #include "daemon/util.h"
 #include "daemon/worker.h"
 #include "host/trust.h"
+#include "man/help.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
 #include <signal.h>
 #include <stdio.h>
-
-static const char usage_text[] =
-	"Usage: qcowd [--foreground | --respawn] [--initrd]\n"
-	"The helper of the dm-qcow kernel module. Usually started by systemd or qcow open.\n"
-	"\n"
-	"  --foreground  run here; whoever started it restarts it (default)\n"
-	"  --respawn     run in the background under a loop that restarts it\n"
-	"  --initrd      survive the switch to the real root, and shutdown\n"
-	"  --help, --version\n";
 
 enum {
 	OPT_FOREGROUND = 256,
@@ -91,7 +83,7 @@ int main(int argc, char **argv)
 			puts("qcowd " QCOW_VERSION);
 			return 0;
 		case OPT_HELP:
-			fputs(usage_text, stdout);
+			fputs(help_qcowd, stdout);
 			return 0;
 		default:
 			return 2;

@@ -6,21 +6,12 @@
 #include <string.h>
 
 #include "lib/amend.h"
+#include "man/help.h"
 #include "tools/cmd.h"
 #include "tools/createopts.h"
 #include "tools/imagefile.h"
 #include "tools/size.h"
 #include "tools/verb.h"
-
-static const char usage_text[] =
-	"Usage: qcow amend -o NAME=VALUE[,...] IMAGE\n"
-	"Changes what an image is, and nothing it holds. Whatever fails leaves it as it was.\n"
-	"\n"
-	"  -o NAME=VALUE[,...]      compat (0.10 or 1.1), refcount_bits (1 to 64),\n"
-	"                           lazy_refcounts (on, off), data_file_raw (off)\n"
-	"  -q, --quiet              print nothing but errors\n"
-	"\n"
-	"For the size see qcow resize.\n";
 
 static const struct option options[] = {
 	{ "format", required_argument, NULL, 'f' },
@@ -73,7 +64,7 @@ static int take(void *request, int opt)
 	return -EINVAL;
 }
 
-static const struct verb verb = { usage_text, "o:f:pq", options, take, 1, 1, 0 };
+static const struct verb verb = { help_amend, "o:f:pq", options, take, 1, 1, 0 };
 
 static int to_params(const struct request *q, struct qcow_amend_params *p)
 {

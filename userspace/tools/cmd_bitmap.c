@@ -9,31 +9,12 @@
 
 #include "lib/bitedit.h"
 #include "lib/text.h"
+#include "man/help.h"
 #include "tools/cmd.h"
 #include "tools/imagefile.h"
 #include "tools/info.h"
 #include "tools/size.h"
 #include "tools/verb.h"
-
-static const char usage_text[] =
-	"Usage: qcow bitmap IMAGE [--list]\n"
-	"       qcow bitmap --add|--remove|--clear|--enable|--disable|--merge SOURCE... IMAGE NAME\n"
-	"Bitmaps say what has been written since they were made: for incremental backups. What\n"
-	"is asked for is done in that order, at once or not at all.\n"
-	"\n"
-	"  --list                   show the bitmaps\n"
-	"  --add                    make NAME, which records from now on\n"
-	"  --remove                 forget NAME\n"
-	"  --clear                  NAME says that nothing was written\n"
-	"  --enable, --disable      NAME records what is written, or does not\n"
-	"  --merge SOURCE           what bitmap SOURCE says, NAME says, too\n"
-	"  -g, --granularity SIZE   of --add: bytes for each bit; 64K, or the cluster size if\n"
-	"                           that is less\n"
-	"  -b, --source-file FILE   SOURCE is a bitmap of this image (qcow2)\n"
-	"  -F, --source-format F    qcow2\n"
-	"  --json                   with --list: the fields of qemu-img info\n"
-	"  --output human|json      the same choice, spelled as for qemu-img\n"
-	"  -U, --force-share        with --list: even while a writer has the image open\n";
 
 #define MAX_STEPS 64
 
@@ -109,7 +90,7 @@ static int take(void *request, int opt)
 	return -EINVAL;
 }
 
-static const struct verb verb = { usage_text, "g:b:F:f:U", options, take, 1, 2, 0 };
+static const struct verb verb = { help_bitmap, "g:b:F:f:U", options, take, 1, 2, 0 };
 
 /* ---- list ---------------------------------------------------------------------------- */
 

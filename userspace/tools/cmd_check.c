@@ -8,24 +8,10 @@
 
 #include "lib/check.h"
 #include "lib/header.h"
+#include "man/help.h"
 #include "tools/cmd.h"
 #include "tools/imagefile.h"
 #include "tools/verb.h"
-
-static const char usage_text[] =
-	"Usage: qcow check IMAGE [-r leaks|all] [--data] [--json] [OPTION]...\n"
-	"Looks for damaged tables and leaked clusters. Needs no backing file.\n"
-	"\n"
-	"  -r, --repair leaks|all   give leaked clusters back; or repair refcounts too\n"
-	"  --data                   decompress every compressed cluster\n"
-	"  --json                   the fields of qemu-img check\n"
-	"  --output human|json      the same choice, spelled as for qemu-img\n"
-	"  -q, --quiet              only the exit status\n"
-	"  -p, --progress           show how far it is\n"
-	"  -U, --force-share        even while a writer has the image open\n"
-	"\n"
-	"Exit status, after a repair: 0 sound, 1 could not check, 2 damaged, 3 only leaks,\n"
-	"63 not a format that can be checked.\n";
 
 enum {
 	EXIT_SOUND = 0,
@@ -92,7 +78,7 @@ static int take(void *request, int opt)
 	return -EINVAL;
 }
 
-static const struct verb verb = { usage_text, "r:f:qpU", options, take, 1, 1, 0 };
+static const struct verb verb = { help_check, "r:f:qpU", options, take, 1, 1, 0 };
 
 static void report(void *arg, const char *text)
 {

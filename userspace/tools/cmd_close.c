@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /* qcow close NAME [--deferred|--force] */
+#include "man/help.h"
 #include "tools/cmd.h"
 #include "tools/device.h"
 #include "tools/verb.h"
@@ -8,13 +9,6 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
-
-static const char usage_text[] =
-	"Usage: qcow close NAME [--deferred | --force]\n"
-	"Removes a device; the image is then complete, unlocked and closed.\n"
-	"\n"
-	"  --deferred  as soon as its last user closes it\n"
-	"  --force     now: what it is still asked fails, the helper is not waited for\n";
 
 enum {
 	OPT_DEFERRED = 256,
@@ -101,7 +95,7 @@ static int take(void *request, int opt)
 	return 0;
 }
 
-static const struct verb verb = { usage_text, NULL, options, take, 1, 1, 0 };
+static const struct verb verb = { help_close, NULL, options, take, 1, 1, 0 };
 
 int cmd_close(int argc, char **argv)
 {

@@ -8,23 +8,13 @@
 #include <sys/stat.h>
 
 #include "lib/fold.h"
+#include "man/help.h"
 #include "tools/cmd.h"
 #include "tools/createopts.h"
 #include "tools/imagefile.h"
 #include "tools/progress.h"
 #include "tools/verb.h"
 #include "tools/words.h"
-
-static const char usage_text[] =
-	"Usage: qcow commit [-b FILE] [-d] [OPTION]... IMAGE\n"
-	"Writes what IMAGE has above its backing file into that file, makes it as large as\n"
-	"IMAGE if it is smaller, and empties IMAGE, which shows the same as before.\n"
-	"\n"
-	"  -b, --base FILE          into this one of the files below; implies -d\n"
-	"  -d, --drop               do not empty IMAGE: it is going to be removed\n"
-	"  -p, --progress           show how far it is\n"
-	"  -q, --quiet\n"
-	"  --backing-dir DIR        backing and data files may lie in or below DIR too\n";
 
 static const struct option options[] = {
 	{ "base", required_argument, NULL, 'b' },
@@ -77,7 +67,7 @@ static int take(void *request, int opt)
 	return -EINVAL;
 }
 
-static const struct verb verb = { usage_text, "b:df:t:pq", options, take, 1, 1, 0 };
+static const struct verb verb = { help_commit, "b:df:t:pq", options, take, 1, 1, 0 };
 
 /* A name that -b gives counts from here, or else as the image would record it. */
 static int find_base_file(struct request *q, struct stat *st)

@@ -2,28 +2,18 @@
 /* qcow compare IMAGE IMAGE: do they show the same; messages and exit codes of qemu-img. */
 #include <errno.h>
 #include <inttypes.h>
+#include <json.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "lib/compare.h"
+#include "man/help.h"
 #include "tools/cmd.h"
 #include "tools/createopts.h"
 #include "tools/progress.h"
 #include "tools/verb.h"
 #include "tools/words.h"
-
-static const char usage_text[] =
-	"Usage: qcow compare [-f FORMAT] [-F FORMAT] [OPTION]... IMAGE1 IMAGE2\n"
-	"Compares what two images show, backing files included.\n"
-	"\n"
-	"  -f, --format FORMAT      of IMAGE1: qcow2 (default) or raw; never guessed\n"
-	"  -F FORMAT                of IMAGE2\n"
-	"  -s, --strict             sizes and holes must be the same too\n"
-	"  -p, --progress           show how far it is\n"
-	"  -q, --quiet              only the exit status\n"
-	"  -U, --force-share        even while a writer has an image open\n" WORD_CHAIN_HELP "\n"
-	"Exit status: 0 the same, 1 different, 2 could not open, 4 could not read.\n";
 
 enum {
 	EXIT_SAME = 0,
@@ -36,6 +26,7 @@ static const struct option options[] = {
 	WORD_CHAIN_OPTIONS,
 	{ "format", required_argument, NULL, 'f' },
 	{ "strict", no_argument, NULL, 's' },
+	VERB_JSON_OPTIONS,
 	{ "progress", no_argument, NULL, 'p' },
 	{ "quiet", no_argument, NULL, 'q' },
 	{ "force-share", no_argument, NULL, 'U' },
@@ -46,7 +37,7 @@ struct request {
 	struct table_line a, b;
 	enum host_format format_a, format_b;
 	unsigned int flags;
-	bool strict, quiet, shown;
+	bool strict, quiet, shown, json;
 	struct progress progress;
 };
 
@@ -57,6 +48,9 @@ static int take(void *request, int opt)
 	if (word_is(opt))
 		return word_add(&q->a, opt, optarg);
 	switch (opt) {
+	case VERB_JSON:
+	case VERB_OUTPUT:
+		return verb_take_output(opt, &q->json);
 	case 'f':
 		return word_take_format("--format", optarg, &q->format_a);
 	case 'F':
@@ -79,25 +73,76 @@ static int take(void *request, int opt)
 	return -EINVAL;
 }
 
-static const struct verb verb = { usage_text, "f:F:T:spqU", options, take, 2, 2, EXIT_OPEN };
+static const struct verb verb = { help_compare, "f:F:T:spqU", options, take, 2, 2, EXIT_OPEN };
 
-static void say(const struct request *q, const char *text)
+/* ---- the answer ---------------------------------------------------------------------- */
+
+struct answer {
+	uint64_t sizes[2];
+	const char *difference; /* NULL: none */
+	uint64_t at;		/* its offset; of sizes, where the shorter disk ends */
+};
+
+static const char by_size[] = "size", by_content[] = "content", by_status[] = "block-status";
+
+static uint64_t shorter(const struct answer *a)
 {
-	if (!q->quiet)
-		puts(text);
+	return a->sizes[0] < a->sizes[1] ? a->sizes[0] : a->sizes[1];
 }
 
-static int report(const struct request *q, const struct qcow_compare *c)
+static void print_human(const struct answer *a)
 {
-	if (!c->differ) {
-		say(q, "Images are identical.");
-		return EXIT_SAME;
+	/* What lies before both ends says enough. */
+	if (a->sizes[0] != a->sizes[1] && a->difference != by_size &&
+	    (!a->difference || a->at >= shorter(a)))
+		puts("Warning: Image size mismatch!");
+	if (!a->difference)
+		puts("Images are identical.");
+	else if (a->difference == by_size)
+		puts("Strict mode: Image size mismatch!");
+	else if (a->difference == by_status)
+		printf("Strict mode: Offset %" PRIu64 " block status mismatch!\n", a->at);
+	else
+		printf("Content mismatch at offset %" PRIu64 "!\n", a->at);
+}
+
+static void print_json(const struct answer *a)
+{
+	struct json_object *o = json_object_new_object(), *sizes = json_object_new_array();
+
+	json_object_object_add(o, "identical", json_object_new_boolean(!a->difference));
+	json_object_array_add(sizes, json_object_new_uint64(a->sizes[0]));
+	json_object_array_add(sizes, json_object_new_uint64(a->sizes[1]));
+	json_object_object_add(o, "virtual-sizes", sizes);
+	if (a->difference) {
+		json_object_object_add(o, "difference", json_object_new_string(a->difference));
+		json_object_object_add(o, "offset", json_object_new_uint64(a->at));
 	}
-	if (!q->quiet)
-		printf(c->only_kind ? "Strict mode: Offset %" PRIu64 " block status mismatch!\n"
-				    : "Content mismatch at offset %" PRIu64 "!\n",
-		       c->at);
-	return EXIT_DIFFERENT;
+	verb_print_json(o);
+}
+
+static int report(const struct request *q, const struct answer *a)
+{
+	if (q->json)
+		print_json(a);
+	else if (!q->quiet)
+		print_human(a);
+	return a->difference ? EXIT_DIFFERENT : EXIT_SAME;
+}
+
+/* ---- the work ------------------------------------------------------------------------ */
+
+static int compare_disks(struct request *q, struct qcow_compare *c)
+{
+	struct qcow_error err = { 0 };
+	int r;
+
+	progress_start(&q->progress, q->shown && !q->quiet);
+	r = qcow_compare(c, &err);
+	progress_end(&q->progress);
+	if (r < 0)
+		fprintf(stderr, "qcow: %s\n", err.text);
+	return r;
 }
 
 static int compare(struct request *q, struct host_chain *a, struct host_chain *b)
@@ -108,25 +153,20 @@ static int compare(struct request *q, struct host_chain *a, struct host_chain *b
 				  .strict = q->strict,
 				  .nr_threads = nr > 0 ? (unsigned int)nr : 1,
 				  .watch = progress_watch(&q->progress) };
-	uint64_t a_size = qcow_chain_size(c.a), b_size = qcow_chain_size(c.b);
-	struct qcow_error err = { 0 };
-	int r;
+	struct answer answer = { .sizes = { qcow_chain_size(c.a), qcow_chain_size(c.b) } };
 
-	if (q->strict && a_size != b_size) {
-		say(q, "Strict mode: Image size mismatch!");
-		return EXIT_DIFFERENT;
+	if (q->strict && answer.sizes[0] != answer.sizes[1]) {
+		answer.difference = by_size;
+		answer.at = shorter(&answer);
+		return report(q, &answer);
 	}
-	progress_start(&q->progress, q->shown && !q->quiet);
-	r = qcow_compare(&c, &err);
-	progress_end(&q->progress);
-	if (r < 0) {
-		fprintf(stderr, "qcow: %s\n", err.text);
+	if (compare_disks(q, &c) < 0)
 		return EXIT_READ;
+	if (c.differ) {
+		answer.difference = c.only_kind ? by_status : by_content;
+		answer.at = c.at;
 	}
-	/* What lies before both ends says enough. */
-	if (a_size != b_size && (!c.differ || c.at >= (a_size < b_size ? a_size : b_size)))
-		say(q, "Warning: Image size mismatch!");
-	return report(q, &c);
+	return report(q, &answer);
 }
 
 static int run(struct request *q)

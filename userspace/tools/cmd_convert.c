@@ -5,36 +5,11 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "man/help.h"
 #include "tools/cmd.h"
 #include "tools/copy.h"
 #include "tools/size.h"
 #include "tools/verb.h"
-
-static const char usage_text[] =
-	"Usage: qcow convert [-f FORMAT] [-O FORMAT] [OPTION]... SOURCE... TARGET\n"
-	"Copies what SOURCE shows, backing files included, into a new image, a raw file or a\n"
-	"block device; several sources one behind the other. A file appears under its name when\n"
-	"it is complete.\n"
-	"\n"
-	"  -f, --format FORMAT      of SOURCE: qcow2 (default) or raw; never guessed\n"
-	"  -O, --target-format F    of TARGET: raw (default) or qcow2\n"
-	"  -o NAME=VALUE[,...]      as for qcow create\n"
-	"  -c, --compress           compressed clusters; -o compression_type=zlib or zstd\n"
-	"  -S, --sparse SIZE        zeros of this length become holes (4k); 0: no holes\n"
-	"  -B FILE, -F FORMAT       TARGET's backing file: only what differs from it is copied\n"
-	"  -l, --snapshot ID_OR_NAME   an internal snapshot of SOURCE\n"
-	"  -n                       write into TARGET as it is\n"
-	"  --target-is-zero         with -n: it reads as zeros\n"
-	"  --bitmaps                copy the bitmaps of SOURCE too\n"
-	"  --skip-broken-bitmaps    with --bitmaps: but not those that were not saved\n"
-	"  -m, --threads N          how many threads work (at least 4, or one per processor)\n"
-	"  -t, -T none|writeback|unsafe   page cache for TARGET, for SOURCE; unsafe: do not wait\n"
-	"                           for the storage at the end\n"
-	"  -p, --progress           show how far it is\n"
-	"  -q, --quiet\n"
-	"  -U, --force-share        even while a writer has SOURCE open\n"
-	"\n"
-	"SOURCE - is the standard input, TARGET - the standard output, both raw.\n" WORD_CHAIN_HELP;
 
 enum {
 	OPT_ZERO = WORD_OPT_END,
@@ -214,7 +189,7 @@ static const char *find_wrong_source(const struct copy_request *q)
 }
 
 static const struct verb verb = {
-	usage_text, "f:O:o:cS:B:F:l:nm:Wt:T:pqU", options, take, 2, INT_MAX, 0
+	help_convert, "f:O:o:cS:B:F:l:nm:Wt:T:pqU", options, take, 2, INT_MAX, 0
 };
 
 int cmd_convert(int argc, char **argv)

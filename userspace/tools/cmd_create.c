@@ -13,30 +13,13 @@
 #include "host/options.h"
 #include "host/trust.h"
 #include "lib/create.h"
+#include "man/help.h"
 #include "tools/cmd.h"
 #include "tools/createopts.h"
 #include "tools/imagefile.h"
 #include "tools/info.h"
 #include "tools/size.h"
 #include "tools/verb.h"
-
-static const char usage_text[] =
-	"Usage: qcow create [-o NAME=VALUE[,...]] IMAGE SIZE\n"
-	"       qcow create -b FILE -F FORMAT [-o ...] IMAGE... [SIZE]\n"
-	"Makes empty images, in files or on block devices. SIZE may have a unit: K M G T P E.\n"
-	"Several overlays of one backing file may be made at once.\n"
-	"\n"
-	"  -b, --backing FILE       what the image shows where nothing was written; relative\n"
-	"                           names count from the image's folder\n"
-	"  -F, --backing-format F   raw or qcow2; never guessed\n"
-	"  -u, --unsafe             do not look at the backing file (SIZE is needed then)\n"
-	"  -q, --quiet              do not say what was made\n"
-	"  -o NAME=VALUE[,...]      cluster_size, compat (0.10 or 1.1), refcount_bits,\n"
-	"                           extended_l2, lazy_refcounts (on, off), compression_type\n"
-	"                           (zlib, zstd), preallocation (off, metadata, falloc, full),\n"
-	"                           data_file, data_file_raw, backing_file, backing_fmt, size\n"
-	"\n"
-	"A file that exists is replaced, unless it is in use.\n";
 
 static const struct option options[] = {
 	{ "backing", required_argument, NULL, 'b' },
@@ -77,7 +60,7 @@ static int take(void *request, int opt)
 	return -EINVAL;
 }
 
-static const struct verb verb = { usage_text, "o:b:F:f:uq", options, take, 1, INT_MAX, 0 };
+static const struct verb verb = { help_create, "o:b:F:f:uq", options, take, 1, INT_MAX, 0 };
 
 /* ---- the backing file -------------------------------------------------------------- */
 

@@ -4,20 +4,11 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "man/help.h"
 #include "tools/cmd.h"
 #include "tools/info.h"
 #include "tools/verb.h"
 #include "tools/words.h"
-
-static const char usage_text[] =
-	"Usage: qcow info IMAGE [--json] [--backing-chain] [OPTION]...\n"
-	"Shows format, sizes, features, snapshots and bitmaps of an image. Opens no other\n"
-	"file, unless told to show the backing chain.\n"
-	"\n"
-	"  --json                   the fields of qemu-img info\n"
-	"  --output human|json      the same choice, spelled as for qemu-img\n"
-	"  --backing-chain          also of each backing file\n"
-	"  -U, --force-share        even while a writer has the image open\n" WORD_CHAIN_HELP;
 
 enum {
 	OPT_CHAIN = WORD_OPT_END,
@@ -57,7 +48,7 @@ static int take(void *request, int opt)
 	return -EINVAL;
 }
 
-static const struct verb verb = { usage_text, "U", options, take, 1, 1, 0 };
+static const struct verb verb = { help_info, "U", options, take, 1, 1, 0 };
 
 static int show(const struct request *q)
 {

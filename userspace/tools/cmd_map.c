@@ -9,17 +9,10 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "man/help.h"
 #include "tools/cmd.h"
 #include "tools/verb.h"
 #include "tools/words.h"
-
-static const char usage_text[] =
-	"Usage: qcow map IMAGE [--json] [OPTION]...\n"
-	"Shows which file, and where in it, each range of the disk comes from.\n"
-	"\n"
-	"  --json                   every range, with the fields of qemu-img map\n"
-	"  --output human|json      the same choice, spelled as for qemu-img\n"
-	"  -U, --force-share        even while a writer has the image open\n" WORD_CHAIN_HELP;
 
 static const struct option options[] = {
 	WORD_CHAIN_OPTIONS,
@@ -185,7 +178,7 @@ static int take(void *request, int opt)
 	return -EINVAL;
 }
 
-static const struct verb verb = { usage_text, "U", options, take, 1, 1, 0 };
+static const struct verb verb = { help_map, "U", options, take, 1, 1, 0 };
 
 int cmd_map(int argc, char **argv)
 {

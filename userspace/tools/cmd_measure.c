@@ -7,25 +7,12 @@
 #include <string.h>
 
 #include "lib/measure.h"
+#include "man/help.h"
 #include "tools/cmd.h"
 #include "tools/createopts.h"
 #include "tools/size.h"
 #include "tools/verb.h"
 #include "tools/words.h"
-
-static const char usage_text[] =
-	"Usage: qcow measure [-O FORMAT] [-o NAME=VALUE[,...]] --size SIZE\n"
-	"       qcow measure [-O FORMAT] [-o ...] [-f FORMAT] [OPTION]... IMAGE\n"
-	"Says how many bytes a new image would need: empty, or for what IMAGE shows.\n"
-	"\n"
-	"  --size SIZE              of the new disk: bytes, or K M G T P E\n"
-	"  -f, --format FORMAT      of IMAGE: qcow2 (default) or raw; never guessed\n"
-	"  -O, --target-format F    of the new image: raw (default) or qcow2\n"
-	"  -o NAME=VALUE[,...]      as for qcow create\n"
-	"  -l ID_OR_NAME            an internal snapshot of IMAGE\n"
-	"  --json                   the fields of qemu-img measure\n"
-	"  --output human|json      the same choice, spelled as for qemu-img\n"
-	"  -U, --force-share        even while a writer has IMAGE open\n" WORD_CHAIN_HELP;
 
 enum {
 	OPT_SIZE = WORD_OPT_END,
@@ -77,7 +64,7 @@ static int take(void *request, int opt)
 	return -EINVAL;
 }
 
-static const struct verb verb = { usage_text, "f:O:o:l:U", options, take, 0, 1, 0 };
+static const struct verb verb = { help_measure, "f:O:o:l:U", options, take, 0, 1, 0 };
 
 /* Bitmaps can be kept by a version 3 image, from one. */
 static bool shows_bitmaps(const struct request *q, struct qcow_chain *src)

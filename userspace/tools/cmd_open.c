@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /* qcow open NAME IMAGE: checks, starts the helper if need be, makes the device. */
 #include "netlink/client.h"
+#include "man/help.h"
 #include "tools/cmd.h"
 #include "tools/device.h"
 #include "tools/helper.h"
@@ -14,22 +15,6 @@
 #include <sys/random.h>
 
 #define NAME_MAX_LEN 127 /* DM_NAME_LEN - 1 */
-
-static const char usage_text[] =
-	"Usage: qcow open NAME IMAGE [OPTION]...\n"
-	"Makes IMAGE and its backing chain the block device /dev/mapper/NAME.\n"
-	"\n"
-	"  --read-only              nothing is written, not to IMAGE either\n"
-	"  --drop-bitmaps           write to IMAGE though that makes its bitmaps void\n" WORD_CHAIN_HELP
-	"  --helper-timeout SECONDS how long a request may wait for the helper (60)\n"
-	"  --map-budget KIB         memory for the map of blocks\n"
-	"  --cache-budget KIB       memory for decompressed blocks\n"
-	"  --sector-size SIZE       512 or 4096: smallest sector the device shows\n"
-	"  --no-space-timeout SECONDS\n"
-	"                           how long writes wait for space below (60); 0: not at all\n"
-	"  --low-water MIB          an event when less than this is left below (4096); 0: never\n"
-	"  --keep-discarded         what is discarded stays allocated\n"
-	"  --no-discard-passdown    nor is it punched out of IMAGE's file or device\n";
 
 enum {
 	OPT_READ_ONLY = WORD_OPT_END,
@@ -158,7 +143,7 @@ static int take(void *request, int opt)
 	return 0;
 }
 
-static const struct verb verb = { usage_text, NULL, options, take, 2, 2, 0 };
+static const struct verb verb = { help_open, NULL, options, take, 2, 2, 0 };
 
 int cmd_open(int argc, char **argv)
 {

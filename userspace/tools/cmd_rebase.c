@@ -7,26 +7,13 @@
 #include <sys/stat.h>
 
 #include "lib/rebase.h"
+#include "man/help.h"
 #include "tools/cmd.h"
 #include "tools/createopts.h"
 #include "tools/imagefile.h"
 #include "tools/progress.h"
 #include "tools/verb.h"
 #include "tools/words.h"
-
-static const char usage_text[] =
-	"Usage: qcow rebase [-u] -b FILE -F FORMAT [OPTION]... IMAGE\n"
-	"       qcow rebase [-u] -b '' [OPTION]... IMAGE\n"
-	"Gives IMAGE another backing file, or none: what it shows stays the same, because all\n"
-	"that the new one does not show is copied into it first.\n"
-	"\n"
-	"  -b, --backing FILE       the new backing file; relative names count from IMAGE's\n"
-	"                           folder; '': none\n"
-	"  -F, --backing-format F   raw or qcow2; never guessed\n"
-	"  -u, --unsafe             only change the name: for a file that was moved\n"
-	"  -p, --progress           show how far it is\n"
-	"  -q, --quiet\n"
-	"  --backing-dir DIR        backing and data files may lie in or below DIR too\n";
 
 static const struct option options[] = {
 	{ "backing", required_argument, NULL, 'b' },
@@ -82,7 +69,7 @@ static int take(void *request, int opt)
 	return -EINVAL;
 }
 
-static const struct verb verb = { usage_text, "b:F:f:t:T:upq", options, take, 1, 1, 0 };
+static const struct verb verb = { help_rebase, "b:F:f:t:T:upq", options, take, 1, 1, 0 };
 
 /* -1 to go on, or an exit status. */
 static int parse(int argc, char **argv, struct request *q)

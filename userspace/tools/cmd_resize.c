@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "lib/resize.h"
+#include "man/help.h"
 #include "tools/cmd.h"
 #include "tools/createopts.h"
 #include "tools/imagefile.h"
@@ -13,15 +14,6 @@
 #include "tools/size.h"
 #include "tools/verb.h"
 #include "tools/words.h"
-
-static const char usage_text[] =
-	"Usage: qcow resize IMAGE [+|-]SIZE [--shrink] [OPTION]...\n"
-	"Makes the disk of an image SIZE big, or by SIZE bigger or smaller. SIZE may have a unit:\n"
-	"K M G T P E. What is new reads as zeros. Whatever fails leaves the image as it was.\n"
-	"\n"
-	"  --shrink                 a smaller disk is wanted, though data at its end is lost\n"
-	"  --preallocation MODE     of what is new: off, metadata, falloc or full\n"
-	"  -q, --quiet              do not say that it is done\n" WORD_FILE_HELP;
 
 enum {
 	OPT_SHRINK = WORD_OPT_END,
@@ -67,7 +59,7 @@ static int take(void *request, int opt)
 	return -EINVAL;
 }
 
-static const struct verb verb = { usage_text, "f:q", options, take, 1, 1, 0 };
+static const struct verb verb = { help_resize, "f:q", options, take, 1, 1, 0 };
 
 /* Before getopt sees it: "-1G" is a size. */
 static const char *take_size(int *argc, char **argv)

@@ -8,24 +8,11 @@
 #include <time.h>
 
 #include "lib/snapedit.h"
+#include "man/help.h"
 #include "tools/cmd.h"
 #include "tools/imagefile.h"
 #include "tools/info.h"
 #include "tools/verb.h"
-
-static const char usage_text[] =
-	"Usage: qcow snapshot IMAGE [-l | -c NAME | -a NAME | -d NAME] [OPTION]...\n"
-	"Lists, makes, applies or deletes the internal snapshots of an image. NAME may be an\n"
-	"id. Whatever fails leaves the image as it was.\n"
-	"\n"
-	"  -l, --list               show the snapshots (so does no option at all)\n"
-	"  -c, --create NAME        keep the disk as it is now under NAME\n"
-	"  -a, --apply NAME         the disk is again as it was; NAME stays, and so do others\n"
-	"  -d, --delete NAME        forget NAME, and free what only it has\n"
-	"  --json                   with -l: the fields of qemu-img info\n"
-	"  --output human|json      the same choice, spelled as for qemu-img\n"
-	"  -q, --quiet              print nothing but errors\n"
-	"  -U, --force-share        with -l: even while a writer has the image open\n";
 
 static const struct option options[] = {
 	{ "list", no_argument, NULL, 'l' },
@@ -81,7 +68,7 @@ static int take(void *request, int opt)
 	return -EINVAL;
 }
 
-static const struct verb verb = { usage_text, "lc:a:d:f:qU", options, take, 1, 1, 0 };
+static const struct verb verb = { help_snapshot, "lc:a:d:f:qU", options, take, 1, 1, 0 };
 
 static int print_list(const struct request *q, struct image_file *f, const struct qcow_header *h,
 		      struct qcow_error *err)

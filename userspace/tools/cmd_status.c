@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /* qcow status [NAME] [--json]: what the kernel says of our devices. */
+#include "man/help.h"
 #include "tools/cmd.h"
 #include "tools/device.h"
 #include "tools/status.h"
@@ -11,11 +12,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-static const char usage_text[] = "Usage: qcow status [NAME] [--json]\n"
-				 "Shows one device, or all that have a qcow table.\n"
-				 "\n"
-				 "  --json  for programs\n";
 
 static const struct option options[] = {
 	{ "json", no_argument, NULL, VERB_JSON },
@@ -229,7 +225,7 @@ static int take(void *json, int opt)
 	return 0;
 }
 
-static const struct verb verb = { usage_text, NULL, options, take, 0, 1, 0 };
+static const struct verb verb = { help_status, NULL, options, take, 0, 1, 0 };
 
 int cmd_status(int argc, char **argv)
 {

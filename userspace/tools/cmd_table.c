@@ -4,18 +4,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "man/help.h"
 #include "tools/cmd.h"
 #include "tools/verb.h"
 #include "tools/words.h"
-
-static const char usage_text[] =
-	"Usage: qcow table IMAGE [OPTION]...\n"
-	"Prints the device-mapper table of IMAGE, after a check that its chain opens:\n"
-	"    dmsetup create NAME --readonly --table \"$(qcow table IMAGE)\"\n"
-	"\n" WORD_CHAIN_HELP
-	"  --helper-timeout SECONDS, --map-budget KIB, --cache-budget KIB, --sector-size SIZE,\n"
-	"  --drop-bitmaps, --no-space-timeout SECONDS, --low-water MIB, --keep-discarded,\n"
-	"  --no-discard-passdown    as for qcow open\n";
 
 static const struct option options[] = {
 	WORD_CHAIN_OPTIONS,
@@ -50,7 +42,7 @@ static int take(void *line, int opt)
 	return word_add(line, opt, optarg);
 }
 
-static const struct verb verb = { usage_text, NULL, options, take, 1, 1, 0 };
+static const struct verb verb = { help_table, NULL, options, take, 1, 1, 0 };
 
 int cmd_table(int argc, char **argv)
 {

@@ -2,44 +2,23 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "man/help.h"
 #include "tools/cmd.h"
+#include "tools/complete.h"
 
 struct command {
-	const char *name, *args, *what;
+	const char *name;
 	int (*run)(int argc, char **argv);
 };
 
 static const struct command commands[] = {
-	{ "open", "NAME IMAGE", "make an image a block device", cmd_open },
-	{ "close", "NAME", "remove the device", cmd_close },
-	{ "status", "[NAME]", "show devices and their helpers", cmd_status },
-	{ "table", "IMAGE", "print the line dmsetup create takes", cmd_table },
-	{ "info", "IMAGE", "show what an image is", cmd_info },
-	{ "map", "IMAGE", "show where an image's data is", cmd_map },
-	{ "create", "IMAGE SIZE", "make an empty image", cmd_create },
-	{ "check", "IMAGE", "find damage and leaks, and repair them", cmd_check },
-	{ "snapshot", "IMAGE", "list, make, apply or delete internal snapshots", cmd_snapshot },
-	{ "resize", "IMAGE SIZE", "make the disk bigger or smaller", cmd_resize },
-	{ "amend", "IMAGE", "change an image's version or refcounts", cmd_amend },
-	{ "convert", "SOURCE TARGET", "copy a disk into another format", cmd_convert },
-	{ "compare", "IMAGE IMAGE", "say whether two images show the same", cmd_compare },
-	{ "measure", "IMAGE", "say how much space a new image would need", cmd_measure },
-	{ "rebase", "IMAGE", "give an image another backing file, or none", cmd_rebase },
-	{ "commit", "IMAGE", "write what an image has into its backing file", cmd_commit },
-	{ "bitmap", "IMAGE NAME", "list, add, remove, change or merge bitmaps", cmd_bitmap },
+	{ "open", cmd_open },	    { "close", cmd_close },	{ "status", cmd_status },
+	{ "table", cmd_table },	    { "info", cmd_info },	{ "map", cmd_map },
+	{ "create", cmd_create },   { "check", cmd_check },	{ "snapshot", cmd_snapshot },
+	{ "resize", cmd_resize },   { "amend", cmd_amend },	{ "convert", cmd_convert },
+	{ "compare", cmd_compare }, { "measure", cmd_measure }, { "rebase", cmd_rebase },
+	{ "commit", cmd_commit },   { "bitmap", cmd_bitmap },
 };
-
-static void print_usage(FILE *to)
-{
-	const struct command *c;
-
-	fputs("Usage: qcow COMMAND [OPTION]... ARGUMENT...\n"
-	      "qcow2 images as block devices, by the device mapper.\n\n",
-	      to);
-	for (c = commands; c < commands + sizeof(commands) / sizeof(*commands); c++)
-		fprintf(to, "  %-8s %-13s %s\n", c->name, c->args, c->what);
-	fputs("\nqcow COMMAND --help shows the options; qcow --version the version.\n", to);
-}
 
 static const struct command *find_command(const char *name)
 {
@@ -67,17 +46,19 @@ int main(int argc, char **argv)
 	const struct command *c;
 
 	if (argc < 2) {
-		print_usage(stderr);
+		fputs(help_qcow, stderr);
 		return 1;
 	}
 	if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "help")) {
-		print_usage(stdout);
+		fputs(help_qcow, stdout);
 		return finish(0);
 	}
 	if (!strcmp(argv[1], "--version")) {
 		puts("qcow " QCOW_VERSION);
 		return finish(0);
 	}
+	if (!strcmp(argv[1], "--complete"))
+		return finish(complete_run(argc - 2, argv + 2));
 	c = find_command(argv[1]);
 	if (!c) {
 		fprintf(stderr, "qcow: unknown command '%s'; qcow --help lists them\n", argv[1]);

@@ -41,15 +41,6 @@ enum {
 	{ "no-discard-passdown", no_argument, NULL, WORD_OPT + 13 }
 /* clang-format on */
 
-#define WORD_FILE_HELP                                                                    \
-	"  --backing-dir DIR        backing and data files may lie in or below DIR too\n" \
-	"  --backing FILE           use FILE, and no other, as IMAGE's backing file\n"    \
-	"  --backing-format FORMAT  raw or qcow2, where none is recorded\n"               \
-	"  --no-backing             refuse an image that names another file\n"
-#define WORD_CHAIN_HELP \
-	WORD_FILE_HELP  \
-	"  --snapshot ID_OR_NAME    an internal snapshot instead of the present state\n"
-
 /* Is @opt one of the above? */
 bool word_is(int opt);
 /* Adds the word to @line; -ENOMEM or another negative errno. */
