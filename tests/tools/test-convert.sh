@@ -217,6 +217,37 @@ cp src/i bad
 l1=$((0x$(xxd -s 40 -l 8 -p bad)))
 printf '\xff' | dd of=bad bs=1 seek=$((l1 + 6)) conv=notrunc 2>/dev/null
 refused convert/damaged 'qemu-img check' "$QCOW" convert bad out
+# What cannot be read is zeros on demand, and named. Damage in an L1 entry, an L2 entry, in compressed bytes.
+salvaged() { # salvaged NAME IMAGE FORMAT
+	local why=
+	qemu-img convert --salvage -f qcow2 -O raw "$2" q.raw >log 2>&1 || { fail "$1" "qemu-img: $(tail -n 1 log)"; return; }
+	"$QCOW" convert --salvage -O "$3" "$2" out 2>err || why="exit status $?: $(tail -n 1 err)"
+	if [ -n "$why" ]; then fail "$1" "$why"; return; fi
+	grep -q 'bytes at .* are copied as zeros' err || why='it does not say what is lost'
+	qemu-img compare -q -f raw -F "$3" q.raw out || why='other contents than qemu-img --salvage'
+	! "$QCOW" convert -q --salvage -O "$3" "$2" out 2>&1 | grep -q . || why='not quiet'
+	if [ -n "$why" ]; then fail "$1" "$why"; else ok "$1"; fi
+	rm -f out
+}
+l2=$((0x$(xxd -s $l1 -l 8 -p src/i) & 0xfffffffffffe00))
+cp src/i bad-l2
+printf '\xff' | dd of=bad-l2 bs=1 seek=$((l2 + 22)) conv=notrunc 2>/dev/null
+qemu-img convert -c -f raw -O qcow2 a.raw bad-zlib
+at=$("$QCOW" map --json bad-zlib | python3 -c 'import json, sys; print(next(e["start"] for e in json.load(sys.stdin) if e["compressed"]) >> 16)')
+l2=$((0x$(xxd -s $((0x$(xxd -s 40 -l 8 -p bad-zlib))) -l 8 -p bad-zlib) & 0xfffffffffffe00))
+at=$((0x$(xxd -s $((l2 + 8 * at)) -l 8 -p bad-zlib) & 0x3fffffffffffff))
+head -c 512 /dev/zero | tr '\0' '\377' | dd of=bad-zlib bs=1 seek=$at conv=notrunc 2>/dev/null
+for f in raw qcow2; do
+	salvaged convert/salvage/$f/l1 bad $f
+	salvaged convert/salvage/$f/l2 bad-l2 $f
+	salvaged convert/salvage/$f/zlib bad-zlib $f
+done
+refused convert/salvage-over-base 'whole disk' "$QCOW" convert --salvage -O qcow2 -B over/base -F raw over/i out
+# 1.5 MB at 1 MiB a second: three chunks, of which the last may be read after a second.
+began=$(date +%s%N)
+"$QCOW" convert -r 1M -f raw -S 0 small.raw o.raw
+took=$((($(date +%s%N) - began) / 1000000))
+if cmp -s small.raw o.raw && [ $took -ge 1000 ]; then ok convert/rate; else fail convert/rate "$took ms"; fi
 # A writer has it open: both ways are refused, and it is said who.
 mkfifo hold
 qemu-io -f qcow2 busy <hold >hold.out 2>&1 &

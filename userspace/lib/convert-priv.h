@@ -34,6 +34,7 @@ struct job {
 	struct qcow_team team; /* its lock: of what follows, and of the image */
 	struct qcow_concat_scratch *scratch;
 	uint64_t next, done; /* bytes */
+	uint64_t due_ns;     /* when the next chunk may be read, if there is a limit */
 	uint64_t tickets, turn;
 };
 
@@ -48,6 +49,7 @@ struct worker {
 	size_t nr_units;
 	uint64_t off, len;    /* of the chunk */
 	enum unit_kind whole; /* SKIP or ZERO: no bytes, any length; else DATA */
+	uint64_t due_ns;      /* when it may be read */
 	uint64_t ticket;
 	struct qcow_error *err; /* of the step it is at */
 };

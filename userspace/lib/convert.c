@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "lib/convert-priv.h"
 #include "lib/l2.h"
@@ -32,11 +33,12 @@ static int take_extent(struct job *j, struct worker *w)
 	struct qcow_extent e;
 	int r = qcow_concat_next(&j->c->src, w->off, left, &e, j->scratch, w->err);
 
-	if (r < 0)
-		return r;
 	w->whole = UNIT_DATA;
-	if (e.len < w->len)
+	/* What can be read of it is found piece by piece. */
+	if (r == -EIO && j->c->lost)
 		return 0;
+	if (r < 0 || e.len < w->len)
+		return r;
 	if (in_base(j, &e))
 		w->whole = UNIT_SKIP;
 	else if (qcow_extent_is_zero(&e) && !j->c->base && !j->zeros_as_data)
@@ -68,6 +70,38 @@ static int take_stream(struct job *j, struct worker *w)
 	return 0;
 }
 
+static uint64_t now_ns(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
+}
+
+/* A chunk may be read when those before it have had their time. */
+static void set_due(struct job *j, struct worker *w)
+{
+	uint64_t now = now_ns();
+
+	w->due_ns = j->due_ns > now ? j->due_ns : now;
+	j->due_ns = w->due_ns + (uint64_t)((double)w->len / (double)j->c->rate * 1e9);
+}
+
+/* In short pieces, so that a signal is seen soon. */
+static int wait_until_due(struct worker *w)
+{
+	uint64_t now;
+	int r = 0;
+
+	while (!r && (now = now_ns()) < w->due_ns) {
+		uint64_t ns = w->due_ns - now < 100000000 ? w->due_ns - now : 100000000;
+
+		nanosleep(&(struct timespec){ .tv_nsec = (long)ns }, NULL);
+		r = qcow_watch_cancelled(&w->j->c->watch, w->err);
+	}
+	return r;
+}
+
 /* QCOW_TEAM_DONE if nothing is left. */
 static int take(struct job *j, struct worker *w)
 {
@@ -92,6 +126,8 @@ static int take(struct job *j, struct worker *w)
 	w->nr_units = (size_t)((w->len + j->unit - 1) / j->unit);
 	w->ticket = j->tickets++;
 	j->next += w->len;
+	if (j->c->rate && w->whole == UNIT_DATA)
+		set_due(j, w);
 	return 0;
 }
 
@@ -118,7 +154,7 @@ static int find_above(struct worker *w)
 	return r;
 }
 
-static int read_range(struct worker *w, uint64_t pos, uint64_t end)
+static int read_sound(struct worker *w, uint64_t pos, uint64_t end)
 {
 	const struct qcow_concat *src = &w->j->c->src;
 	struct qcow_extent e;
@@ -135,6 +171,46 @@ static int read_range(struct worker *w, uint64_t pos, uint64_t end)
 					     w->err);
 	}
 	return r;
+}
+
+static void say_lost(struct worker *w, uint64_t pos, uint64_t end)
+{
+	struct job *j = w->j;
+
+	if (pos == end)
+		return;
+	pthread_mutex_lock(&j->team.lock);
+	j->c->lost(j->c->arg, w->off + pos, end - pos, w->err);
+	pthread_mutex_unlock(&j->team.lock);
+}
+
+/* Sector by sector; what cannot be read is zeros. */
+static int salvage(struct worker *w, uint64_t pos, uint64_t end)
+{
+	uint64_t bad = pos, n; /* [bad, pos) is lost */
+	int r;
+
+	for (; pos < end; pos += n) {
+		n = end - pos < 512 ? end - pos : 512;
+		r = qcow_watch_cancelled(&w->j->c->watch, w->err);
+		if (r < 0)
+			return r;
+		if (read_sound(w, pos, pos + n) < 0) {
+			memset(w->buf + pos, 0, n);
+			continue;
+		}
+		say_lost(w, bad, pos);
+		bad = pos + n;
+	}
+	say_lost(w, bad, end);
+	return 0;
+}
+
+static int read_range(struct worker *w, uint64_t pos, uint64_t end)
+{
+	int r = read_sound(w, pos, end);
+
+	return r < 0 && w->j->c->lost ? salvage(w, pos, end) : r;
 }
 
 /* The end of the run of units that begins with @first; *@kind is theirs. */
@@ -271,6 +347,8 @@ static int one_chunk(void *arg, struct qcow_error *err)
 	pthread_mutex_lock(&j->team.lock);
 	r = take(j, w);
 	pthread_mutex_unlock(&j->team.lock);
+	if (!r && j->c->rate)
+		r = wait_until_due(w);
 	if (!r)
 		r = prepare(w);
 	if (!r)

@@ -32,7 +32,7 @@ struct qcow_convert {
 	struct qcow_into *into;
 	struct qcow_io *io;
 	int (*write)(void *arg, const void *buf, size_t len, struct qcow_error *err);
-	void *arg; /* of read and write */
+	void *arg; /* of read, write and lost */
 
 	bool blank; /* what is not written to the raw disk reads as zeros */
 	bool compress;
@@ -46,6 +46,13 @@ struct qcow_convert {
 	uint32_t base_depth;	 /* 0 = not in @src */
 	struct qcow_chain *base; /* NULL = none, or in @src */
 	uint64_t base_size;	 /* bytes; past it there is nothing to hide */
+
+	/*
+	 * NULL: what cannot be read is an error. Else it is copied as zeros, and said: by any
+	 * thread, one at a time. Without a backing file.
+	 */
+	void (*lost)(void *arg, uint64_t off, uint64_t len, const struct qcow_error *err);
+	uint64_t rate; /* bytes that are read in a second at most; 0 = no limit */
 
 	unsigned int nr_threads;
 	struct qcow_watch watch;

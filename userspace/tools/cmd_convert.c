@@ -15,6 +15,7 @@ enum {
 	OPT_ZERO = WORD_OPT_END,
 	OPT_BITMAPS,
 	OPT_SKIP_BROKEN,
+	OPT_SALVAGE,
 };
 
 static const struct option options[] = {
@@ -27,6 +28,8 @@ static const struct option options[] = {
 	{ "target-is-zero", no_argument, NULL, OPT_ZERO },
 	{ "bitmaps", no_argument, NULL, OPT_BITMAPS },
 	{ "skip-broken-bitmaps", no_argument, NULL, OPT_SKIP_BROKEN },
+	{ "rate-limit", required_argument, NULL, 'r' },
+	{ "salvage", no_argument, NULL, OPT_SALVAGE },
 	{ "progress", no_argument, NULL, 'p' },
 	{ "quiet", no_argument, NULL, 'q' },
 	{ "force-share", no_argument, NULL, 'U' },
@@ -98,6 +101,9 @@ static int parse_flag(struct copy_request *q, int opt)
 	case OPT_SKIP_BROKEN:
 		q->skip_broken = true;
 		return 0;
+	case OPT_SALVAGE:
+		q->salvage = true;
+		return 0;
 	case 'p':
 		q->progress = true;
 		return 0;
@@ -137,6 +143,10 @@ static int take(void *request, int opt)
 		return parse_sparse(q, optarg);
 	case 'l':
 		return parse_snapshot(q, optarg);
+	case 'r':
+		if (size_parse(optarg, &q->rate) || !q->rate)
+			return verb_complain("--rate-limit", optarg);
+		return 0;
 	case 'm':
 		return parse_threads(q, optarg);
 	case 't':
@@ -180,6 +190,8 @@ static const char *find_wrong_source(const struct copy_request *q)
 		return "--bitmaps is for all of a qcow2 image, into a new one";
 	if (q->skip_broken && !q->bitmaps)
 		return "--skip-broken-bitmaps goes with --bitmaps";
+	if (q->salvage && (q->o.p.backing_name || copy_is_stream(q->sources[0])))
+		return "--salvage is for a whole disk: no -B, no standard input";
 	if (copy_is_stream(q->sources[0]) &&
 	    (q->nr_sources > 1 || q->from != HOST_FORMAT_RAW || q->o.p.backing_name))
 		return "what comes from the standard input is raw (-f raw), and has no backing file";
@@ -189,7 +201,7 @@ static const char *find_wrong_source(const struct copy_request *q)
 }
 
 static const struct verb verb = {
-	help_convert, "f:O:o:cS:B:F:l:nm:Wt:T:pqU", options, take, 2, INT_MAX, 0
+	help_convert, "f:O:o:cS:B:F:l:nm:r:Wt:T:pqU", options, take, 2, INT_MAX, 0
 };
 
 int cmd_convert(int argc, char **argv)

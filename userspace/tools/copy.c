@@ -66,6 +66,23 @@ static int write_stream(void *arg, const void *buf, size_t len, struct qcow_erro
 	return 0;
 }
 
+/* ---- what cannot be read ------------------------------------------------------------ */
+
+static void say_lost(void *arg, uint64_t off, uint64_t len, const struct qcow_error *err)
+{
+	(void)arg;
+	fprintf(stderr, "qcow: %" PRIu64 " bytes at %" PRIu64 " are copied as zeros: %s\n", len,
+		off, err->text);
+}
+
+static void lose_silently(void *arg, uint64_t off, uint64_t len, const struct qcow_error *err)
+{
+	(void)arg;
+	(void)off;
+	(void)len;
+	(void)err;
+}
+
 /* ---- the backing file -------------------------------------------------------------- */
 
 /* How many files above it the source's chain has; 0 = it is not below the source. */
@@ -410,11 +427,14 @@ int copy_run(struct copy_request *q)
 		.q = q,
 		.c = { .compress = q->compress,
 		       .min_sparse = q->min_sparse,
+		       .rate = q->rate,
 		       .nr_threads = q->threads ? q->threads : default_threads() },
 	};
 	int r;
 
 	y.c.watch = progress_watch(&y.progress);
+	if (q->salvage)
+		y.c.lost = q->quiet ? lose_silently : say_lost;
 	r = open_sources(&y);
 	if (!r)
 		r = copy(&y);

@@ -23,10 +23,10 @@ struct copy_request {
 	const char *target;
 	enum host_format from, to;
 	struct create_options o;
-	uint64_t min_sparse;
+	uint64_t min_sparse, rate;
 	unsigned int threads, flags; /* threads 0: as many as are useful */
 	enum copy_cache source_cache, target_cache;
-	bool has_options, compress, keep, is_zero, progress, quiet, bitmaps, skip_broken;
+	bool has_options, compress, keep, is_zero, progress, quiet, bitmaps, skip_broken, salvage;
 };
 
 /* The standard input or output. */
