@@ -17,6 +17,10 @@
 #define DATA IO "-c 'write -P 7 0 200k' -c 'write -z 40k 20k' -c 'discard 100k 20k' $1"
 #define SNAP \
 	IO "-c 'write -P 7 0 200k' $1; qemu-img snapshot -c a $1; " IO "-c 'write -P 9 8k 20k' $1"
+/* Zero clusters of both kinds, of the snapshot alone, of the disk alone, and of both. */
+#define ZEROSNAP                                                                              \
+	DATA "; qemu-img snapshot -c a $1; " IO "-c 'write -P 9 40k 8k' -c 'write -z 8k 8k' " \
+	     "-c 'write -zu 16k 4k' $1; qemu-img snapshot -c b $1; " IO "-c 'write -P 3 0 4k' $1"
 /* 600 bytes of path: it does not fit the header's first sector. */
 #define LONG "$(printf './%.0s' $(seq 300))base.raw"
 
@@ -29,6 +33,8 @@ static const struct step {
 	{ "all", "cluster_size=4k,compat=0.10", IO "-c 'write -P 7 0 200k' $1", { 3, 5, 1, 0 }, 0 },
 	{ "down", "cluster_size=4k", DATA, { 2, 4, 0, 0 }, 0 },
 	{ "downsnap", "cluster_size=4k", SNAP, { 2, 4, 0, 0 }, 0 },
+	{ "downsnapzero", "cluster_size=4k", ZEROSNAP, { 2, 4, 0, 0 }, 0 },
+	{ "downsnapbase", "cluster_size=4k -b base.raw -F raw", ZEROSNAP, { 2, 4, 0, 0 }, 1 },
 	{ "downbase", "cluster_size=4k -b base.raw -F raw", DATA, { 2, 4, 0, 0 }, 1 },
 	{ "upbase", "cluster_size=4k,compat=0.10 -b base.raw -F raw", "true", { 3, 4, 0, 0 }, 1 },
 	{ "uplong", "cluster_size=4k,compat=0.10 -F raw -b " LONG, "true", { 3, 4, 0, 0 }, 1 },
@@ -88,7 +94,7 @@ static void test_crashes(void **state)
 
 static void test_faults(void **state)
 {
-	static const size_t some[] = { 1, 6, 4, 10 };
+	static const size_t some[] = { 1, 8, 5, 6, 12 };
 	struct memio *base = verb_raw(256 << 10);
 	size_t i;
 

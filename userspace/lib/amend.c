@@ -9,7 +9,7 @@
 #include "lib/be.h"
 #include "lib/headmove.h"
 #include "lib/l2.h"
-#include "lib/snapshot.h"
+#include "lib/snapedit.h"
 #include "lib/txnwalk.h"
 #include "lib/writer-priv.h"
 
@@ -94,67 +94,38 @@ static int expand_table(struct downgrade *d, bool *changed)
 	return r;
 }
 
-static int expand_active(struct downgrade *d)
-{
-	struct qcow_txn *t = d->t;
-	uint64_t l2_off;
-	bool changed;
-	uint32_t i;
-	int r = 0;
-
-	for (i = 0; i < t->h.l1_size && !r; i++) {
-		r = qcow_txn_read_l2(t, t->l1[i], &l2_off, d->err);
-		if (r < 0 || !l2_off)
-			continue;
-		r = expand_table(d, &changed);
-		if (!r && changed)
-			r = qcow_txn_put_l2(t, i, d->err);
-	}
-	return r;
-}
-
-static int look_at_entry(struct downgrade *d, uint64_t entry)
-{
-	if (entry & QCOW_L2_COMPRESSED)
-		return d->t->h.compression ? impossible(d, "clusters compressed with zstd") : 0;
-	return entry & QCOW_L2_ZERO
-		       ? impossible(d, "zero clusters, and a snapshot has some; delete it first")
-		       : 0;
-}
-
-static int look_at_l1(struct downgrade *d, const uint64_t *l1, uint32_t nr)
+/* *@changed: some table that @l1 names is another one now. */
+static int expand_l1(struct downgrade *d, uint64_t *l1, uint32_t nr, bool *changed)
 {
 	uint64_t l2_off;
+	bool one;
 	uint32_t i;
-	size_t at;
 	int r = 0;
 
 	for (i = 0; i < nr && !r; i++) {
 		r = qcow_txn_read_l2(d->t, l1[i], &l2_off, d->err);
-		for (at = 0; at < qcow_cluster_size(&d->t->h) && !r && l2_off; at += 8)
-			r = look_at_entry(d, qcow_be64(d->t->table + at));
+		if (r < 0 || !l2_off)
+			continue;
+		r = expand_table(d, &one);
+		if (!r && one)
+			r = qcow_txn_put_table(d->t, &l1[i], d->err);
+		*changed |= one;
 	}
 	return r;
 }
 
-static int look_at_snapshot(const struct qcow_snapshot *s, void *arg)
+/* What it shares with the active state, and that is expanded too, it shares no more. */
+static int expand_snapshot(const struct qcow_snapshot *s, uint64_t *l1, bool *changed, void *arg,
+			   struct qcow_error *err)
 {
 	struct downgrade *d = arg;
-	uint64_t *l1;
-	int r;
 
+	(void)err;
 	if (s->disk_size != d->t->h.size)
 		return impossible(d, "snapshots of another size than the disk's");
 	if (s->vm_state_size > UINT32_MAX)
 		return impossible(d, "snapshots with more than 4 GiB of VM state");
-	l1 = calloc(s->l1_size + 1ul, 8);
-	if (!l1)
-		return qcow_fail(d->err, ENOMEM, QCOW_NO_OFF, "out of memory");
-	r = qcow_txn_read_l1(d->t, s->l1_off, s->l1_size, l1, d->err);
-	if (!r)
-		r = look_at_l1(d, l1, s->l1_size);
-	free(l1);
-	return r;
+	return expand_l1(d, l1, s->l1_size, changed);
 }
 
 static int downgrade(struct qcow_txn *t, struct qcow_error *err)
@@ -172,9 +143,12 @@ static int downgrade(struct qcow_txn *t, struct qcow_error *err)
 	if (!d.zeros)
 		return qcow_fail(err, ENOMEM, QCOW_NO_OFF, "out of memory");
 	memset(d.zeros, 0, qcow_cluster_size(&t->h));
-	r = qcow_snapshots_walk(t->w->io, &t->w->h, look_at_snapshot, &d, err);
+	r = qcow_txn_snapshots(t, expand_snapshot, &d, err);
 	if (!r)
-		r = expand_active(&d);
+		r = expand_l1(&d, t->l1, t->h.l1_size, &t->l1_changed);
+	/* What was shared with a snapshot may be the active state's alone now. */
+	if (!r && t->h.nr_snapshots)
+		r = qcow_txn_fix_copied(t, err);
 	free(d.zeros);
 	return r;
 }

@@ -272,3 +272,67 @@ int qcow_snapshot_delete(struct qcow_writer *w, const char *name_or_id, struct q
 	free(l1);
 	return r;
 }
+
+/* ---- change -------------------------------------------------------------------------- */
+
+struct snap_change {
+	struct snap_table table;
+	int (*change)(const struct qcow_snapshot *s, uint64_t *l1, bool *changed, void *arg,
+		      struct qcow_error *err);
+	void *arg;
+	bool changed;
+};
+
+static int put_l1(struct snap_table *b, const struct qcow_snapshot *s, const uint64_t *l1)
+{
+	struct qcow_txn *t = b->t;
+	uint64_t off;
+	int r = qcow_txn_alloc(t, qcow_txn_clusters(t, s->l1_size * 8ull), &off, b->err);
+
+	if (!r)
+		r = qcow_txn_write_be64(t, off, l1, s->l1_size, b->err);
+	if (!r)
+		r = qcow_txn_ref(t, QCOW_REF_DOWN, s->l1_off, s->l1_size * 8ull, b->err);
+	/* The entries lie as they did, so that this one is as far from the first. */
+	qcow_put_be64(b->bytes + (s->entry_off - t->w->h.snapshots_off), off);
+	return r;
+}
+
+static int change_one(const struct qcow_snapshot *s, void *arg)
+{
+	struct snap_change *c = arg;
+	struct qcow_error *err = c->table.err;
+	bool changed = false;
+	uint64_t *l1;
+	int r = qcow_snapshot_check(s, &c->table.t->w->h, err);
+
+	if (r < 0)
+		return r;
+	l1 = calloc(s->l1_size + 1ul, 8);
+	if (!l1)
+		return qcow_fail(err, ENOMEM, QCOW_NO_OFF, "no memory for the L1 table");
+	r = qcow_txn_read_l1(c->table.t, s->l1_off, s->l1_size, l1, err);
+	if (!r)
+		r = c->change(s, l1, &changed, c->arg, err);
+	if (!r && changed)
+		r = put_l1(&c->table, s, l1);
+	c->changed |= changed;
+	free(l1);
+	return r;
+}
+
+int qcow_txn_snapshots(struct qcow_txn *t,
+		       int (*change)(const struct qcow_snapshot *s, uint64_t *l1, bool *changed,
+				     void *arg, struct qcow_error *err),
+		       void *arg, struct qcow_error *err)
+{
+	struct snap_change c = { .change = change, .arg = arg };
+	int r = load_table(&c.table, t, 0, err);
+
+	if (!r)
+		r = qcow_snapshots_walk(t->w->io, &t->w->h, change_one, &c, err);
+	if (!r && c.changed)
+		r = place_table(&c.table);
+	free(c.table.bytes);
+	return r;
+}

@@ -12,6 +12,8 @@
 #include <stdint.h>
 
 #include "lib/error.h"
+#include "lib/snapshot.h"
+#include "lib/txn.h"
 #include "lib/writer.h"
 
 /*
@@ -27,5 +29,14 @@ int qcow_snapshot_create(struct qcow_writer *w, const char *name, uint32_t date_
 int qcow_snapshot_apply(struct qcow_writer *w, const char *id_or_name, struct qcow_error *err);
 /* Here a name goes before an id: QEMU knows names only, and this one destroys. */
 int qcow_snapshot_delete(struct qcow_writer *w, const char *name_or_id, struct qcow_error *err);
+
+/*
+ * Part of another transaction: @change sees each snapshot and its L1 table, in host order, and
+ * says in *@changed whether it has changed that; then the snapshot gets it as a new one.
+ */
+int qcow_txn_snapshots(struct qcow_txn *t,
+		       int (*change)(const struct qcow_snapshot *s, uint64_t *l1, bool *changed,
+				     void *arg, struct qcow_error *err),
+		       void *arg, struct qcow_error *err);
 
 #endif

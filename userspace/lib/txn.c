@@ -217,6 +217,20 @@ int qcow_txn_write(struct qcow_txn *t, uint64_t host_off, const void *buf, size_
 	return meta_write(t->w, host_off, buf, len, err);
 }
 
+int qcow_txn_write_be64(struct qcow_txn *t, uint64_t host_off, const uint64_t *entries, uint64_t nr,
+			struct qcow_error *err)
+{
+	uint64_t per = qcow_cluster_size(&t->h) / 8, done, i;
+	int r = 0;
+
+	for (done = 0; done < nr && !r; done += per) {
+		for (i = 0; i < per; i++)
+			qcow_put_be64(t->table + i * 8, done + i < nr ? entries[done + i] : 0);
+		r = meta_write(t->w, host_off + done * 8, t->table, per * 8, err);
+	}
+	return r;
+}
+
 int qcow_txn_size_l1(struct qcow_txn *t, uint32_t nr, struct qcow_error *err)
 {
 	uint64_t *l1 = calloc(nr + 1ul, 8);
@@ -321,21 +335,6 @@ void qcow_txn_end(struct qcow_txn *t)
 
 /* ---- commit -------------------------------------------------------------------------- */
 
-/* @entries in host order, as whole clusters. */
-static int write_be64s(struct qcow_txn *t, uint64_t off, const uint64_t *entries, uint64_t nr,
-		       struct qcow_error *err)
-{
-	uint64_t per = qcow_cluster_size(&t->h) / 8, done, i;
-	int r = 0;
-
-	for (done = 0; done < nr && !r; done += per) {
-		for (i = 0; i < per; i++)
-			qcow_put_be64(t->table + i * 8, done + i < nr ? entries[done + i] : 0);
-		r = meta_write(t->w, off + done * 8, t->table, per * 8, err);
-	}
-	return r;
-}
-
 static int place_l1(struct qcow_txn *t, struct qcow_error *err)
 {
 	const struct qcow_header *old = &t->w->h;
@@ -346,7 +345,7 @@ static int place_l1(struct qcow_txn *t, struct qcow_error *err)
 	if (r < 0 || !t->h.l1_size)
 		return r;
 	r = qcow_txn_alloc(t, qcow_txn_clusters(t, t->h.l1_size * 8ull), &t->h.l1_off, err);
-	return r < 0 ? r : write_be64s(t, t->h.l1_off, t->l1, t->h.l1_size, err);
+	return r < 0 ? r : qcow_txn_write_be64(t, t->h.l1_off, t->l1, t->h.l1_size, err);
 }
 
 /* Clusters for a table that also names the blocks which placing it makes new. */
@@ -388,7 +387,7 @@ static int place_reftable(struct qcow_txn *t, struct qcow_error *err)
 			r = qcow_fail(err, ENOSPC, QCOW_NO_OFF,
 				      "the free space is too scattered for a refcount table");
 	t->h.reftable_clusters = (uint32_t)n;
-	return r < 0 ? r : write_be64s(t, t->h.reftable_off, t->w->reftable, nr, err);
+	return r < 0 ? r : qcow_txn_write_be64(t, t->h.reftable_off, t->w->reftable, nr, err);
 }
 
 /* A run that was in use and is free now. */

@@ -85,6 +85,11 @@ int qcow_txn_ref(struct qcow_txn *t, enum qcow_ref_op op, uint64_t host_off, uin
 int qcow_txn_write(struct qcow_txn *t, uint64_t host_off, const void *buf, size_t len,
 		   struct qcow_error *err);
 
+/* A table of @nr 64-bit entries in host order, L1 or refcount table, in clusters that
+ * qcow_txn_alloc() gave. */
+int qcow_txn_write_be64(struct qcow_txn *t, uint64_t host_off, const uint64_t *entries, uint64_t nr,
+			struct qcow_error *err);
+
 /* The active L1 table gets @nr entries; new ones are 0, lost ones must be 0. */
 int qcow_txn_size_l1(struct qcow_txn *t, uint32_t nr, struct qcow_error *err);
 

@@ -113,18 +113,23 @@ static int fix_table(struct qcow_txn *t, bool *changed, struct qcow_error *err)
 	return r;
 }
 
-int qcow_txn_put_l2(struct qcow_txn *t, uint32_t slot, struct qcow_error *err)
+int qcow_txn_put_table(struct qcow_txn *t, uint64_t *l1_entry, struct qcow_error *err)
 {
-	uint64_t old = t->l1[slot] & QCOW_ENTRY_OFF_MASK, off;
+	uint64_t old = *l1_entry & QCOW_ENTRY_OFF_MASK, off;
 	int r = qcow_txn_alloc(t, 1, &off, err);
 
 	if (!r)
 		r = qcow_txn_write(t, off, t->table, qcow_cluster_size(&t->h), err);
 	if (!r && old)
 		r = qcow_txn_ref(t, QCOW_REF_DOWN, old, 1, err);
-	t->l1[slot] = off | QCOW_ENTRY_COPIED;
-	t->l1_changed = true;
+	*l1_entry = off | QCOW_ENTRY_COPIED;
 	return r;
+}
+
+int qcow_txn_put_l2(struct qcow_txn *t, uint32_t slot, struct qcow_error *err)
+{
+	t->l1_changed = true;
+	return qcow_txn_put_table(t, &t->l1[slot], err);
 }
 
 int qcow_txn_fix_copied(struct qcow_txn *t, struct qcow_error *err)

@@ -28,7 +28,9 @@ int qcow_txn_ref_entry(struct qcow_txn *t, enum qcow_ref_op op, uint64_t entry, 
  */
 int qcow_txn_fix_copied(struct qcow_txn *t, struct qcow_error *err);
 
-/* t->table becomes the new L2 table of @slot of t->l1. */
+/* t->table becomes the L2 table that @l1_entry names, instead of the one it named before. */
+int qcow_txn_put_table(struct qcow_txn *t, uint64_t *l1_entry, struct qcow_error *err);
+/* The same of @slot of t->l1. */
 int qcow_txn_put_l2(struct qcow_txn *t, uint32_t slot, struct qcow_error *err);
 
 #endif
