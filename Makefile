@@ -177,7 +177,7 @@ demo:
 BUILD_ALL = $(MAKE) --no-print-directory -s -j$(shell nproc) tools unit guest-programs
 
 check:
-	@echo 'about 45 minutes at first (kernels and the guest are fetched and built), 30 later'
+	@echo 'about 45 minutes at first (kernels and the guest are fetched and built), 35 to 40 later'
 	scripts/deps all
 	scripts/lint
 	$(BUILD_ALL)
