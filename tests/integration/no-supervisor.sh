@@ -9,26 +9,6 @@
 
 IMAGE=$SCRATCH/image
 
-# Whoever would start it again must not: in the VM a shell loop, elsewhere systemd.
-take_supervisor_away() {
-	local pid parent
-	if [ -d /run/systemd/system ]; then
-		systemctl stop qcowd
-		cleanup systemctl start qcowd
-		return
-	fi
-	for pid in $(supervisors); do
-		parent=$(ps -o ppid= -p "$pid" | tr -d ' ')
-		kill -STOP "$parent"
-		cleanup kill -CONT "$parent"
-		kill -KILL "$pid"
-	done
-}
-
-no_helper() {
-	[ -z "$(helpers)" ]
-}
-
 # The one that `qcow open` starts.
 end_own_loop() {
 	kill "$(cat /run/qcowd.pid)"

@@ -13,26 +13,6 @@
 . "$TESTS/devices.sh"
 requires mke2fs mkswap chattr
 
-# Whoever would start the true helper again must not: in the VM a shell loop, elsewhere systemd.
-take_helper_away() {
-	local pid parent
-	if [ -d /run/systemd/system ]; then
-		systemctl stop qcowd
-		cleanup systemctl start qcowd
-		return
-	fi
-	for pid in $(supervisors); do
-		parent=$(ps -o ppid= -p "$pid" | tr -d ' ')
-		kill -STOP "$parent"
-		cleanup kill -CONT "$parent"
-		kill -KILL "$pid"
-	done
-}
-
-no_helper() {
-	[ -z "$(pgrep -x -r RSDT qcowd)" ] # its parent, stopped, does not bury it
-}
-
 # After a failure: its worker is gone, so nobody waits for an answer.
 drop_rogue() {
 	umount "$SCRATCH/mnt" 2>/dev/null
@@ -45,7 +25,7 @@ MESSAGES=4000
 [[ $(uname -r) != *-debug ]] || MESSAGES=1000
 [ "${LEVEL:-check}" = check ] || MESSAGES=20000
 use_disk disk1 1 64M
-take_helper_away
+take_supervisor_away
 eventually 10 no_helper
 cleanup drop_rogue
 # shellcheck disable=SC2154 # use_disk sets disk1

@@ -225,22 +225,6 @@ static void *run_job(void *arg)
 	return NULL;
 }
 
-static int start_detached(struct broker_job *job)
-{
-	pthread_attr_t attr;
-	pthread_t thread;
-	int r;
-
-	r = -pthread_attr_init(&attr);
-	if (r)
-		return r;
-	pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
-	pthread_attr_setstacksize(&attr, BROKER_STACK);
-	r = -pthread_create(&thread, &attr, run_job, job);
-	pthread_attr_destroy(&attr);
-	return r;
-}
-
 int broker_start(int fd, const struct table *table, const char *conf)
 {
 	struct broker_job *job = calloc(1, sizeof(*job));
@@ -253,7 +237,7 @@ int broker_start(int fd, const struct table *table, const char *conf)
 	}
 	job->fd = fd;
 	job->conf = conf;
-	r = start_detached(job);
+	r = thread_detached(run_job, job, BROKER_STACK);
 	if (r)
 		destroy_job(job);
 	return r;

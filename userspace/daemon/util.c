@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <sys/socket.h>
@@ -14,6 +15,22 @@ int64_t monotonic_ms(void)
 
 	clock_gettime(CLOCK_MONOTONIC, &ts);
 	return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
+}
+
+int thread_detached(void *(*run)(void *arg), void *arg, size_t stack)
+{
+	pthread_attr_t attr;
+	pthread_t thread;
+	int r;
+
+	r = -pthread_attr_init(&attr);
+	if (r)
+		return r;
+	pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
+	pthread_attr_setstacksize(&attr, stack);
+	r = -pthread_create(&thread, &attr, run, arg);
+	pthread_attr_destroy(&attr);
+	return r;
 }
 
 void log_line(const char *fmt, ...)

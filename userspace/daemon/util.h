@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* Small helpers of the daemon: scoped clean-up, time, one-line logging. */
+/* Small helpers of the daemon: scoped clean-up, time, threads, one-line logging. */
 #ifndef QCOW_DAEMON_UTIL_H
 #define QCOW_DAEMON_UTIL_H
 
@@ -22,6 +22,9 @@ static inline void cleanup_close(int *fd)
 }
 
 int64_t monotonic_ms(void);
+
+/* A thread that nobody joins, with a stack of @stack bytes: all memory is locked. 0 or -errno. */
+int thread_detached(void *(*run)(void *arg), void *arg, size_t stack);
 
 /*
  * One line to stderr; a newline is added. Never waits: when the journal's disk is

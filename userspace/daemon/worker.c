@@ -88,18 +88,10 @@ static void *run_thread(void *arg)
 /* The main thread is the first of the pool. */
 static int start_threads(unsigned int nr)
 {
-	pthread_attr_t attr;
-	pthread_t thread;
-	int r;
+	int r = 0;
 
-	r = -pthread_attr_init(&attr);
-	if (r)
-		return r;
-	pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
-	pthread_attr_setstacksize(&attr, THREAD_STACK);
 	for (unsigned int i = 1; i < nr && !r; i++)
-		r = -pthread_create(&thread, &attr, run_thread, (void *)(uintptr_t)i);
-	pthread_attr_destroy(&attr);
+		r = thread_detached(run_thread, (void *)(uintptr_t)i, THREAD_STACK);
 	/* The C library aborts a thread whose set-up the system call filter refuses. */
 	if (!r)
 		pthread_barrier_wait(&self.started);
