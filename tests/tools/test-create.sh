@@ -21,6 +21,12 @@ neither() {
 }
 
 both create/size-with-unit i true 'TOOL create -f qcow2 i 3M'
+both create/size-with-fraction i true 'TOOL create -f qcow2 i 1.5M'
+both create/size-with-small-fraction i true 'TOOL create -f qcow2 i 2.000732421875M'
+neither create/size-fraction-of-bytes true 'TOOL create -f qcow2 i 1.5'
+both create/size-point-only i true 'TOOL create -f qcow2 i 1.M'
+neither create/size-too-large true 'TOOL create -f qcow2 i 16E'
+neither create/size-unknown-unit true 'TOOL create -f qcow2 i 3X'
 both create/size-with-k i true 'TOOL create -f qcow2 i 3000k'
 both create/size-unaligned i true 'TOOL create -f qcow2 i 1000001'
 both create/as-large-as-base i "$base" 'TOOL create -f qcow2 -b base -F raw i'

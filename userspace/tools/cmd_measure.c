@@ -10,6 +10,7 @@
 #include "man/help.h"
 #include "tools/cmd.h"
 #include "tools/createopts.h"
+#include "tools/info.h"
 #include "tools/size.h"
 #include "tools/verb.h"
 #include "tools/words.h"
@@ -75,15 +76,23 @@ static bool shows_bitmaps(const struct request *q, struct qcow_chain *src)
 	       q->o.p.version >= 3;
 }
 
+static void print_size(const char *what, uint64_t bytes)
+{
+	char text[32];
+
+	info_size_text(bytes, text, sizeof(text));
+	printf("%s: %" PRIu64 " (%s)\n", what, bytes, text);
+}
+
 static void print(const struct request *q, const struct qcow_measure *m, bool bitmaps)
 {
 	json_object *o;
 
 	if (!q->json) {
-		printf("required size: %" PRIu64 "\nfully allocated size: %" PRIu64 "\n",
-		       m->required, m->full);
+		print_size("required size", m->required);
+		print_size("fully allocated size", m->full);
 		if (bitmaps)
-			printf("bitmaps size: %" PRIu64 "\n", m->bitmaps);
+			print_size("bitmaps size", m->bitmaps);
 		return;
 	}
 	o = json_object_new_object();

@@ -7,13 +7,42 @@
 #include <string.h>
 #include <strings.h>
 
-int size_parse(const char *text, uint64_t *bytes)
+/* The digits behind a point, as so many of 10^@digits; those beyond 18 are too small to count. */
+static uint64_t parse_fraction(const char **at, int *digits)
+{
+	uint64_t n = 0;
+
+	*digits = 0;
+	for (; isdigit((unsigned char)**at); ++*at) {
+		if (*digits == 18)
+			continue;
+		n = n * 10 + (uint64_t)(**at - '0');
+		++*digits;
+	}
+	return n;
+}
+
+/* Of a unit: log2. -EINVAL: there is no such. */
+static int parse_unit(const char *text)
 {
 	static const char units[] = "KMGTPE";
+	const char *unit;
+
+	if (!*text || !strcasecmp(text, "B"))
+		return 0;
+	unit = strchr(units, toupper((unsigned char)*text));
+	if (!unit || (text[1] && strcasecmp(text + 1, "B") && strcasecmp(text + 1, "iB")))
+		return -EINVAL;
+	return 10 * (int)(unit - units + 1);
+}
+
+int size_parse(const char *text, uint64_t *bytes)
+{
 	unsigned long long n;
+	unsigned __int128 fraction = 0;
+	int digits = 0, shift;
 	const char *unit;
 	char *end;
-	int shift;
 
 	if (!isdigit((unsigned char)text[0]))
 		return -EINVAL;
@@ -21,16 +50,20 @@ int size_parse(const char *text, uint64_t *bytes)
 	n = strtoull(text, &end, 10);
 	if (errno)
 		return -errno;
-	*bytes = n;
-	if (!*end || !strcasecmp(end, "B"))
-		return 0;
-	unit = strchr(units, toupper((unsigned char)*end));
-	if (!unit || (end[1] && strcasecmp(end + 1, "B") && strcasecmp(end + 1, "iB")))
+	unit = end;
+	if (*unit == '.') {
+		unit++;
+		fraction = parse_fraction(&unit, &digits);
+	}
+	shift = parse_unit(unit);
+	/* There are no parts of a byte. */
+	if (shift < 0 || (unit != end && !shift))
 		return -EINVAL;
-	shift = 10 * (int)(unit - units + 1);
 	if (n > UINT64_MAX >> shift)
 		return -ERANGE;
-	*bytes = n << shift;
+	for (fraction <<= shift; digits; digits--)
+		fraction /= 10;
+	*bytes = (n << shift) + (uint64_t)fraction;
 	return 0;
 }
 

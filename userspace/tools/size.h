@@ -5,7 +5,7 @@
 #include <stdint.h>
 
 /*
- * "10G", "512", "64KiB": whole numbers, units of 1024. -EINVAL for anything else,
+ * "10G", "512", "64KiB", "1.5T": units of 1024, rounded down to bytes. -EINVAL for anything else,
  * -ERANGE past 2^64.
  */
 int size_parse(const char *text, uint64_t *bytes);
