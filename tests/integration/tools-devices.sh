@@ -147,7 +147,12 @@ attached() { # attached WHAT IMAGE
 	held qcow compare "$image" "$SCRATCH/other"
 	held qcow map "$image"
 	held qcow info "$image"
+	held qcow measure -O qcow2 "$image"
+	held qcow bitmap --list "$image"
+	held qcow create -q -b "$image" -F qcow2 "$SCRATCH/new"
+	held qcow rebase -b "$image" -F qcow2 "$SCRATCH/other"
 	held qcow open second "$image"
+	equal "completion" "$(qcow --complete close '')" t
 	qcow info -U "$image" >/dev/null
 	qcow check -U "$image" >/dev/null
 	qcow map -U --json "$image" >/dev/null

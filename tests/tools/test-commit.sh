@@ -45,6 +45,10 @@ into commit/raw-grows a.raw "$raw 5M && $io -c 'write -P 6 4100k 30k' i" 'TOOL c
 into commit/raw-data-file a.raw "cp ../a.raw . && qemu-img create -f qcow2 -o data_file=d -b a.raw -F raw i && $io -c 'write -P 6 1100k 30k' i" \
 	'TOOL commit -f qcow2 i'
 into commit/grows base.q "$(over compat=1.1 compat=1.1 9M)" 'TOOL commit -f qcow2 i'
+# Zeros over more refcount blocks than are held in memory at once.
+into commit/zeros-64-bit-refcounts base.q "qemu-img create -f qcow2 -o cluster_size=4k,refcount_bits=64 base.q 8M &&
+	$io -c 'write -P 1 0 8M' base.q && qemu-img create -f qcow2 -o cluster_size=4k,refcount_bits=64 -b base.q -F qcow2 i &&
+	$io -c 'write -z 0 8M' i" 'TOOL commit -f qcow2 i'
 # Growing moves tables that were read before.
 into commit/grows-2M base.q "$(over cluster_size=2M compat=1.1 5M)" 'TOOL commit -f qcow2 i'
 into commit/smaller base.q "$(over compat=1.1 compat=1.1 2960k)" 'TOOL commit -f qcow2 i'

@@ -26,6 +26,7 @@ both create/size-with-small-fraction i true 'TOOL create -f qcow2 i 2.0007324218
 neither create/size-fraction-of-bytes true 'TOOL create -f qcow2 i 1.5'
 both create/size-point-only i true 'TOOL create -f qcow2 i 1.M'
 neither create/size-too-large true 'TOOL create -f qcow2 i 16E'
+neither create/larger-than-64k-clusters-allow true 'TOOL create -f qcow2 i 1048576T'
 neither create/size-unknown-unit true 'TOOL create -f qcow2 i 3X'
 both create/size-with-k i true 'TOOL create -f qcow2 i 3000k'
 both create/size-unaligned i true 'TOOL create -f qcow2 i 1000001'
