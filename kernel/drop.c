@@ -32,7 +32,7 @@ bool qcow_drops(const char *row)
  */
 void qcow_drop_window(void)
 {
-	msleep(20);
+	msleep(1000);
 }
 
 #endif

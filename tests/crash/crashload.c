@@ -32,7 +32,8 @@ static const char usage_text[] =
 	"  --flush N    one operation of so many is a flush (10)\n"
 	"JOURNAL is gone on with if it has a journal. An OPERATION is\n"
 	"write:SECTOR:NR, discard:SECTOR:NR or flush: these are then all,\n"
-	"one after the other.\n";
+	"one after the other; flush:MS is a flush of which the end is not\n"
+	"waited for: so many milliseconds later comes the next.\n";
 
 struct config {
 	uint64_t seed, ops, threads, flush;
@@ -57,6 +58,7 @@ struct load {
 	 */
 	pthread_mutex_t mark_lock;
 	atomic_ullong total, failed;
+	bool ahead; /* marks get their numbers before they are in the log */
 	int fd, control;
 };
 
@@ -65,7 +67,7 @@ struct thread {
 	unsigned int nr;
 	uint64_t random;
 	unsigned char *buf;
-	pthread_t id;
+	pthread_t id, flusher;
 };
 
 /* ---- marks ---------------------------------------------------------------------------------- */
@@ -124,9 +126,9 @@ static uint32_t begin(struct load *load, enum journal_op op, const struct range 
 	entry->sector = range->sector;
 	entry->nr = range->nr;
 	entry->op = op;
-	/* The last mark has a number, but may not be in the log yet; not so in a script. */
+	/* The last mark has a number, but may not be in the log yet. */
 	entry->begun = (uint32_t)journal->marks;
-	if (!load->config.script && entry->begun)
+	if (load->ahead && entry->begun)
 		entry->begun--;
 	pthread_mutex_unlock(&load->lock);
 	return i;
@@ -251,13 +253,42 @@ static void step(struct thread *t)
 /* ---- scripts ------------------------------------------------------------------------------------
  */
 
+static void *flush_beside(void *arg)
+{
+	flush(arg);
+	return NULL;
+}
+
+static void end_flush(struct thread *t)
+{
+	if (!t->load->ahead)
+		return;
+	pthread_join(t->flusher, NULL);
+	t->load->ahead = false;
+}
+
+/* There is never more than one such flush. */
+static void begin_flush(struct thread *t, unsigned int ms)
+{
+	end_flush(t);
+	t->load->ahead = true;
+	if (pthread_create(&t->flusher, NULL, flush_beside, t))
+		die("cannot start a thread");
+	usleep(ms * 1000);
+}
+
 static void follow_word(struct thread *t, const char *word)
 {
 	struct range range = { 0 };
+	unsigned int ms;
 	char op[16];
 
 	if (!strcmp(word, "flush")) {
 		flush(t);
+		return;
+	}
+	if (sscanf(word, "flush:%u", &ms) == 1) {
+		begin_flush(t, ms);
 		return;
 	}
 	if (sscanf(word, "%15[a-z]:%" SCNu64 ":%" SCNu64, op, &range.sector, &range.nr) != 3 ||
@@ -274,6 +305,8 @@ static void *work(void *arg)
 
 	for (char *const *word = t->load->config.script; word && *word; word++)
 		follow_word(t, *word);
+	if (t->load->config.script)
+		end_flush(t);
 	while (!t->load->config.script &&
 	       atomic_fetch_add(&t->load->total, 1) < t->load->config.ops)
 		step(t);
@@ -381,6 +414,7 @@ int main(int argc, char **argv)
 	if (load.fd < 0 || load.control < 0)
 		die("%s: %s", load.config.device, strerror(errno));
 	journal_read(&load);
+	load.ahead = !load.config.script;
 	start(&load, threads);
 	for (unsigned int i = 0; i < load.config.threads; i++)
 		pthread_join(threads[i].id, NULL);

@@ -5,6 +5,7 @@
 # write to where nothing is, overwrite, discard, flush, snapshot, write to what a snapshot shares
 SEQ_OPERATIONS='w o d f s c'
 # F1 to F9 is a flush on a slow disk, with the worker killed sooner or later meanwhile: in the middle of COMMIT, too.
+# M1 to M9 is one, too, and what comes next begins sooner or later meanwhile.
 SEQ_SLOW_MS=100
 # The image: clusters 0-3 are the guest's own, 4 is shared with the snapshot s0, the rest reads as zeros.
 SEQ_CLUSTER=16384
@@ -22,10 +23,10 @@ sequences() {
 		tr ' ' '\n' <<<"$SEQUENCES"
 	elif [ "${LEVEL-}" = full ]; then
 		sequences_to 3
-		printf '%s\n' {w,o,d,c,wc,cd,dw,oc}F{1..9}
+		printf '%s\n' {w,o,d,c,wc,cd,dw,oc}F{1..9} {w,d,c}M{1..9}{w,o,d,c}
 	else
 		sequences_to 2
-		printf '%s\n' {c,d}F{1..6}
+		printf '%s\n' {c,d}F{1..6} wM{1,3,5}c dM{2,4}w cM{1,3}d
 	fi
 }
 

@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # Every short sequence of operations, each on a device of its own, with dm-log-writes below it. Afterwards, on the
 # host, the power is cut after each of the writes, and of those that no flush covered some are lost. Also with the
-# worker killed in the middle of COMMIT: what the next one does then, power cuts included.
+# worker killed in the middle of COMMIT: what the next one does then, power cuts included; and with writes and discards
+# in the middle of a flush.
 # SEQUENCES='wf cf' are these only.
 # vm: --mem 1024
 # host: tests/crash/stage-sequences
@@ -88,6 +89,10 @@ run_sequence() { # run_sequence NR SEQUENCE
 			i=$((i + 1))
 			killed_flush "$1" "${2:i:1}"
 			;;
+		M)
+			i=$((i + 1))
+			script+=("flush:$((${2:i:1} * 60))")
+			;;
 		s)
 			do_script "$1"
 			snapshot "$1" $((++snapshots))
@@ -99,7 +104,8 @@ run_sequence() { # run_sequence NR SEQUENCE
 
 one_sequence() { # one_sequence NR SEQUENCE
 	local slow='' leaks=''
-	[[ $2 != *F* ]] || slow=yes leaks=yes
+	[[ $2 != *[FM]* ]] || slow=yes
+	[[ $2 != *F* ]] || leaks=yes
 	slice data /dev/vda "$1" "$SEQ_DATA_MIB" "$slow"
 	slice log /dev/vdb "$1" "$SEQ_LOG_MIB"
 	dmsetup create "cut$1" --table \
