@@ -12,7 +12,7 @@
 . "$TESTS/devices.sh"
 # shellcheck source=tests/write.sh
 . "$TESTS/write.sh"
-requires pvcreate qemu-img mkfs.ext4
+requires pvcreate qemu-img mkfs.ext4 model
 
 MIB=1048576
 
@@ -144,6 +144,52 @@ volume_is_extended() {
 	lvremove -q -f -y space/full >/dev/null
 }
 
+# Without patience, what finds no cluster learns of it at once; and when there is room, it may be written.
+impatient() {
+	local image=/dev/space/impatient
+	volume impatient 16M
+	qemu-img create -q -f qcow2 "$image" 64M
+	open_rw s "$image" --no-space-timeout 0
+	fill 71 0 2
+	refused fill 72 2 40
+	grep -q 'No space left on device' "$SCRATCH/said" || fail "said: $(cat "$SCRATCH/said")"
+	timeout 60 sync -d "$(node s)" || fail "a flush on a full volume: $?"
+	has 71 0 2
+	equal "mode" "$(state s mode)" RW
+	lvextend -q -q -L +64M space/impatient >/dev/null
+	eventually 20 fill 73 2 40
+	has 73 2 40
+	close_rw s
+	checked "$image"
+	lvremove -q -f -y space/impatient >/dev/null
+}
+
+# Random writes and zeroes, two at a time, until the volume is full: a flush then makes what was acknowledged durable,
+# and all goes on when there is room.
+random_load() {
+	local image=/dev/space/load nr
+	volume load 8M
+	qemu-img create -q -f qcow2 "$image" 24M
+	open_rw s "$image" --no-space-timeout 600
+	nr=$(events_of s)
+	model run --ops 1500 --no-discard --threads 2 --state "$SCRATCH/state" "$(node s)" >"$SCRATCH/load" 2>&1 &
+	writer=$!
+	eventually 60 no_space
+	eventually 10 more_events "$nr"
+	timeout 60 sync -d "$(node s)" || fail "a flush on a full volume: $?"
+	kill -0 "$writer" || fail "nobody waited for space: $(cat "$SCRATCH/load")"
+	lvextend -q -q -L +80M space/load >/dev/null
+	wait "$writer" || fail "$(cat "$SCRATCH/load")"
+	equal "mode" "$(state s mode)" RW
+	model verify --state "$SCRATCH/state" "$(node s)"
+	close_rw s
+	checked "$image"
+	qemu-img convert -f qcow2 -O raw "$image" "$SCRATCH/raw"
+	model verify --state "$SCRATCH/state" "$SCRATCH/raw"
+	rm "$SCRATCH/raw" "$SCRATCH/state"
+	lvremove -q -f -y space/load >/dev/null
+}
+
 # ---- a file ---------------------------------------------------------------------------------------------------
 
 # A file that takes all of the file system but 8 MiB.
@@ -230,6 +276,8 @@ cleanup vgremove -q -f -y space
 cleanup drop_rw s
 low_water
 volume_is_extended
+impatient
+random_load
 volume fs 256M
 mkfs.ext4 -q -m 0 /dev/space/fs
 mkdir "$SCRATCH/mnt"
