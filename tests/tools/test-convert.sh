@@ -245,9 +245,12 @@ done
 refused convert/salvage-over-base 'whole disk' "$QCOW" convert --salvage -O qcow2 -B over/base -F raw over/i out
 # 1.5 MB at 1 MiB a second: three chunks, of which the last may be read after a second.
 began=$(date +%s%N)
-"$QCOW" convert -r 1M -f raw -S 0 small.raw o.raw
+"$QCOW" convert -p -r 1M -f raw -S 0 small.raw o.raw 2>err
 took=$((($(date +%s%N) - began) / 1000000))
 if cmp -s small.raw o.raw && [ $took -ge 1000 ]; then ok convert/rate; else fail convert/rate "$took ms"; fi
+if grep -qE '[0-9.]+%  [0-9.]+ [KM]iB, [0-9.]+ [KM]iB/s, 0:0[0-9] left' err; then ok convert/time-left; else
+	fail convert/time-left "$(cat err)"
+fi
 # A writer has it open: both ways are refused, and it is said who.
 mkfifo hold
 qemu-io -f qcow2 busy <hold >hold.out 2>&1 &

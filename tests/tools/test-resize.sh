@@ -45,6 +45,10 @@ for v in compat=1.1 extended_l2=on cluster_size=512; do
 done
 cases base-shorter "qemu-img create -f raw b 500k && qemu-io -f raw -c 'write -P 5 0 500k' b &&
 	qemu-img create -f qcow2 -b b -F raw i 3M && $io -c 'write -P 6 1M 10k' i"
+# Bitmaps get the new size.
+cases bitmaps "$(image compat=1.1) && qemu-img bitmap --add i b && qemu-img bitmap --add -g 4k i fine &&
+	qemu-img bitmap --disable i fine && $io -c 'write -P 8 500k 600k' i"
+both resize/bitmap-not-saved i "$(image compat=1.1) && qemu-img bitmap --add i b && $REPO/tests/tools/in-use.py i" 'TOOL resize i 5M'
 
 plain='qemu-img create -f qcow2 i 3M'
 both resize/prealloc i "$plain" 'TOOL resize --preallocation=metadata i 5M'

@@ -29,6 +29,10 @@ static const struct variant {
 	  false },
 	{ "zlib", "cluster_size=4k", IO "-c 'write -c -P 7 296k 3k' -c 'write -c -P 8 8k 4k' $1",
 	  false },
+	{ "bitmaps", "cluster_size=4k",
+	  "qemu-img bitmap --add -g 4k $1 b; " IO
+	  "-c 'write -P 7 0 299k' $1; qemu-img bitmap --add -g 64k $1 c",
+	  false },
 	{ "base", "cluster_size=4k", IO "-c 'write -P 7 0 20k' $1", true },
 	{ "basev2", "cluster_size=4k,compat=0.10", IO "-c 'write -P 7 0 20k' $1", true },
 	{ "baseext", "cluster_size=16k,extended_l2=on", IO "-c 'write -P 7 290k 2k' $1", true },
