@@ -23,13 +23,16 @@ PKG_LIBS   = $(shell pkg-config --libs $(PKGS) 2>/dev/null) -lpthread
 objs = $(patsubst userspace/%.c,$(BUILD)/$(1)/%.o,$(wildcard userspace/$(2)/*.c))
 ROOMS := lib host netlink
 
+# What a failed command has begun must not pass for made.
+.DELETE_ON_ERROR:
+
 # ---- manual pages, and what --help says, which is made of them ------------------
 PAGES := $(patsubst userspace/man/%,$(BUILD)/man/%,$(wildcard userspace/man/*.8))
 
 # The pages share paragraphs by .so, which man would look for among all pages.
 $(BUILD)/man/%.8: userspace/man/%.8 $(wildcard userspace/man/*.roff)
 	@mkdir -p $(@D)
-	awk '$$1 == ".so" { while ((getline line < ("userspace/man/" $$2)) > 0) print line; next } 1' $< >$@
+	awk '$$1 == ".so" { while ((r = (getline line < ("userspace/man/" $$2))) > 0) print line; if (r < 0) exit 1; next } 1' $< >$@
 
 $(BUILD)/man/help.c: userspace/man/help.awk $(PAGES)
 	awk -f $^ >$@

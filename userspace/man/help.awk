@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # awk -f help.awk PAGE...: for each manual page a C string with what --help says: the synopsis, the first
-# paragraph of the description, the first sentence about each command and option, the exit status.
+# paragraph of the description, the first sentence about each command and option, the exit status. Then the verbs.
 # Understands the roff that the pages here use.
 
 BEGIN {
@@ -144,6 +144,8 @@ FNR == 1 {
 	sub(/\.8$/, "", page)
 	sub(/^qcow-/, "", page)
 	printf "\nconst char help_%s[] =", page
+	if (FILENAME ~ /\/qcow-/)
+		verbs[++nr_verbs] = page
 	section = tag = body = ""
 	nr_usages = described = depth = wants_tag = glued = 0
 }
@@ -168,4 +170,8 @@ FNR == 1 {
 
 END {
 	end_page()
+	print "\nconst struct help help_verbs[] = {"
+	for (i = 1; i <= nr_verbs; i++)
+		printf "\t{ \"%s\", help_%s },\n", verbs[i], verbs[i]
+	print "\t{ 0 }\n};"
 }

@@ -27,4 +27,11 @@ extern const char help_snapshot[];
 extern const char help_status[];
 extern const char help_table[];
 
+struct help {
+	const char *verb, *text;
+};
+
+/* Those of the verbs above; one without a name ends them. */
+extern const struct help help_verbs[];
+
 #endif

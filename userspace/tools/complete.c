@@ -8,24 +8,13 @@
 #include "man/help.h"
 #include "tools/device.h"
 
-static const struct {
-	const char *verb, *text;
-} helps[] = {
-	{ "open", help_open },	     { "close", help_close },	  { "status", help_status },
-	{ "table", help_table },     { "info", help_info },	  { "map", help_map },
-	{ "create", help_create },   { "check", help_check },	  { "snapshot", help_snapshot },
-	{ "resize", help_resize },   { "amend", help_amend },	  { "convert", help_convert },
-	{ "compare", help_compare }, { "measure", help_measure }, { "rebase", help_rebase },
-	{ "commit", help_commit },   { "bitmap", help_bitmap },
-};
-
 static const char *find_help(const char *verb)
 {
-	size_t i;
+	const struct help *h;
 
-	for (i = 0; i < sizeof(helps) / sizeof(*helps); i++)
-		if (!strcmp(helps[i].verb, verb))
-			return helps[i].text;
+	for (h = help_verbs; h->verb; h++)
+		if (!strcmp(h->verb, verb))
+			return h->text;
 	return NULL;
 }
 
