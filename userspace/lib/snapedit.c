@@ -294,7 +294,8 @@ static int put_l1(struct snap_table *b, const struct qcow_snapshot *s, const uin
 	if (!r)
 		r = qcow_txn_ref(t, QCOW_REF_DOWN, s->l1_off, s->l1_size * 8ull, b->err);
 	/* The entries lie as they did, so that this one is as far from the first. */
-	qcow_put_be64(b->bytes + (s->entry_off - t->w->h.snapshots_off), off);
+	if (!r)
+		qcow_put_be64(b->bytes + (s->entry_off - t->w->h.snapshots_off), off);
 	return r;
 }
 
