@@ -22,7 +22,7 @@ if [ "${LEVEL-}" = full ]; then
 	MIB=${MIB:-100} ROUNDS=${ROUNDS:-40}
 fi
 MIB=${MIB:-2} ROUNDS=${ROUNDS:-2} SEED=${SEED:-7}
-FAULTS=/sys/kernel/debug
+FAULTS=/sys/kernel/debug MANY=1000000000
 marker=
 
 # new BYTE: an image of which half of what will be written is that byte, and shared with a snapshot
@@ -54,8 +54,13 @@ knobs() {
 
 # Of the workers only: whatever fio itself asks for may fail it.
 allocations_fail() { # allocations_fail PERCENT
-	knobs failslab task-filter=Y ignore-gfp-wait=N probability="$1"
-	knobs fail_page_alloc task-filter=Y ignore-gfp-wait=N min-order=0 probability="$1"
+	knobs failslab task-filter=Y ignore-gfp-wait=N times="$MANY" probability="$1"
+	knobs fail_page_alloc task-filter=Y ignore-gfp-wait=N min-order=0 times="$MANY" probability="$1"
+}
+
+# Since allocations_fail.
+failed_of() { # failed_of KIND
+	echo $((MANY - $(cat "$FAULTS/$1/times")))
 }
 
 # Workers come and go.
@@ -107,10 +112,11 @@ without_faults() {
 	open_rw w "$disk1"
 	verify
 	sound "without faults"
-	[ "${leaks:-0}" = 0 ] || fail "clusters have leaked"
+	checked "$disk1"
 }
 
 while_allocations_fail() {
+	local slabs pages
 	new 0x11
 	open_rw w "$disk1"
 	cleanup no_more_failures
@@ -118,6 +124,9 @@ while_allocations_fail() {
 	marker=$!
 	allocations_fail 10
 	verify
+	slabs=$(failed_of failslab) pages=$(failed_of fail_page_alloc)
+	note "$slabs allocations of slabs and $pages of pages have failed"
+	[ "$slabs" -gt 0 ] || fail "no allocation has failed"
 	no_more_failures
 	sound "while allocations failed"
 }
