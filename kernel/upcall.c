@@ -45,8 +45,10 @@ void qcow_bios_end(struct bio_list *bios, int error)
 	struct bio *bio;
 
 	while ((bio = bio_list_pop(bios))) {
-		bio->bi_status = error == -ERESTART ? BLK_STS_DM_REQUEUE :
-						      errno_to_blk_status(error);
+		/* A part that was cut off it may have failed before. */
+		if (error && !bio->bi_status)
+			bio->bi_status = error == -ERESTART ? BLK_STS_DM_REQUEUE :
+							      errno_to_blk_status(error);
 		bio_endio(bio);
 	}
 }

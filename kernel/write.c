@@ -94,7 +94,9 @@ static void end_front(struct qcow_cell *cell)
 {
 	struct bio *front = cell->front;
 
-	front->bi_status = cell->status;
+	/* A part that was cut off it may have failed before. */
+	if (cell->status && !front->bi_status)
+		front->bi_status = cell->status;
 	qcow_commit_end(cell->disk, front);
 }
 

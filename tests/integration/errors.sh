@@ -110,6 +110,26 @@ failing_data() {
 	block_is 4 0x44
 }
 
+# A request that is carried out in parts fails if one of them does, whoever ends last. The map is empty: a worker cuts
+# it in two. The first half goes in place, and fails; the other one goes to a new cluster.
+failing_part() {
+	local bad
+	qemu-img create -q -f qcow2 /dev/mapper/frail 128M
+	qemu-io -f qcow2 -c 'write -q -P 0x71 64k 64k' /dev/mapper/frail
+	bad=$(qemu-img map -f qcow2 --output=json /dev/mapper/frail |
+		python3 -c 'import json, sys; print([e["offset"] for e in json.load(sys.stdin) if e["start"] == 65536][0])')
+	blockdev --flushbufs /dev/mapper/frail
+	frail at "$bad" 65536
+	open_rw e /dev/mapper/frail
+	io_error dd if=/dev/zero of=/dev/mapper/e bs=128k count=1 seek=65536 oflag=direct,seek_bytes conv=nocreat
+	mode_is RW
+	frail ok
+	close_rw e
+	checked /dev/mapper/frail
+	block_is 1 0x71
+	block_is 2 0
+}
+
 # Data reaches the disk, tables do not: the flush fails, and nothing may be believed written from then on.
 failing_commit() { # failing_commit WHAT-FAILS
 	local before
@@ -203,6 +223,7 @@ modprobe -q dm-flakey || true
 cleanup dmsetup remove --force frail
 cleanup drop_rw e
 failing_data
+failing_part
 failing_commit all_writes
 failing_commit first_table
 failing_table
