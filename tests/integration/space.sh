@@ -50,7 +50,7 @@ fills_later() {
 	nr=$(events_of s)
 	fill "$@" 2>"$SCRATCH/fill.said" &
 	writer=$!
-	eventually 60 no_space
+	eventually 300 no_space
 	eventually 10 more_events "$nr"
 	# Longer than the second in which it would be tried again.
 	sleep 3
@@ -174,7 +174,7 @@ random_load() {
 	nr=$(events_of s)
 	model run --ops 1500 --no-discard --threads 2 --state "$SCRATCH/state" "$(node s)" >"$SCRATCH/load" 2>&1 &
 	writer=$!
-	eventually 60 no_space
+	eventually 300 no_space
 	eventually 10 more_events "$nr"
 	timeout 60 sync -d "$(node s)" || fail "a flush on a full volume: $?"
 	kill -0 "$writer" || fail "nobody waited for space: $(cat "$SCRATCH/load")"
@@ -238,7 +238,7 @@ synchronous() {
 	fill_up
 	head -c 30M /dev/zero | tr '\0' '\51' | dd of="$(node s)" bs=1M iflag=fullblock oflag=direct,dsync status=none &
 	writer=$!
-	eventually 60 no_space
+	eventually 300 no_space
 	rm "$SCRATCH/mnt/filler"
 	has_filled
 	has 51 0 30
@@ -288,5 +288,5 @@ in_file "clusters that were leased before"
 in_file "a preallocated image" -o preallocation=metadata
 in_file "an external data file" -o "data_file=$SCRATCH/mnt/data"
 synchronous
-times_out 4 3 20
-times_out 0 0 3
+times_out 4 3 40
+times_out 0 0 30
