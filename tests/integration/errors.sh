@@ -10,7 +10,7 @@
 . "$TESTS/devices.sh"
 # shellcheck source=tests/write.sh
 . "$TESTS/write.sh"
-requires qemu-img python3
+requires qemu-img python3 blkdiscard
 
 # frail ok|write|all, or frail at OFFSET LENGTH: what the device "frail" over disk1 fails at from now on
 frail() {
@@ -136,10 +136,13 @@ failing_commit() { # failing_commit WHAT-FAILS
 	qemu-img create -q -f qcow2 /dev/mapper/frail 128M
 	open_rw e /dev/mapper/frail
 	write_block 1 0x41
+	write_block 6 0x46
 	eventually 60 pool_is_full
 	dd if=/dev/urandom of=/dev/mapper/e bs=64k count=1 seek=5 oflag=direct status=none
 	before=$(events)
 	"$1"
+	# On a slow machine what was written is committed by now: here is something that is not, and needs no data.
+	blkdiscard -f -o $((6 * 65536)) -l 65536 /dev/mapper/e
 	refused sync -d /dev/mapper/e
 	eventually 60 told_read_only "$before"
 	refused write_block 2 0x42
