@@ -378,6 +378,25 @@ static void test_said_twice(void **state)
 	close_rw(&t);
 }
 
+/* A lease that was written and zeroed before its first commit, where no L2 table is yet. */
+static void test_zeros_keep_a_fresh_place(void **state)
+{
+	struct qcow_commit c;
+	struct rw t;
+	uint64_t a, l2;
+
+	(void)state;
+	open_rw(&t, work_create("compat=1.1", "64M", ""));
+	a = lease_one(&t, 1);
+	ok(&t, commit_one(&t, CLUSTER, a, QCOW_DELTA_ZERO_KEEP, &c));
+	assert_int_equal(c.nr_lost, 0);
+	l2 = qcow_be64(t.m->data + qcow_be64(t.m->data + 40)) & ~(1ull << 63);
+	assert_true(l2 && qcow_be64(t.m->data + l2 + 8) == (a | 1ull << 63 | 1));
+	ok(&t, qcow_writer_finish(t.w, &t.err));
+	expect_sound(&t, 0);
+	close_rw(&t);
+}
+
 static void test_bad_deltas(void **state)
 {
 	struct qcow_commit c;
@@ -500,6 +519,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(test_full_disk_commits),
 		cmocka_unit_test(test_failed_flush_is_final),
 		cmocka_unit_test(test_said_twice),
+		cmocka_unit_test(test_zeros_keep_a_fresh_place),
 		cmocka_unit_test(test_bad_deltas),
 		cmocka_unit_test(test_free_spares_metadata),
 		cmocka_unit_test(test_may_write),

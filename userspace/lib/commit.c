@@ -277,11 +277,13 @@ static int one_cluster(struct step *s, uint64_t cluster_off)
 	return r;
 }
 
-/* Nothing there, and nothing to become of it: on to the next table. */
+/*
+ * Nothing there, and nothing to become of it: on to the next table. Not if there are
+ * zeros with a place of their own: nobody else would know of it.
+ */
 static bool skips_slot(struct step *s, const struct qcow_delta *d, uint64_t off)
 {
-	bool clears = d->type == QCOW_DELTA_UNALLOCATED ||
-		      (d->type != QCOW_DELTA_DATA && !s->w->h.has_backing);
+	bool clears = d->type == QCOW_DELTA_UNALLOCATED || (!has_place(d) && !s->w->h.has_backing);
 
 	enter_slot(s, off);
 	return clears && !s->own && !s->shared;
