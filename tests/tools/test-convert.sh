@@ -131,6 +131,17 @@ over base-of-chain base raw compat=1.1 1200000
 over v2 m qcow2 compat=0.10 1200000
 over unrelated other raw compat=1.1 9000000
 over extl2 m qcow2 extended_l2=on 900000
+# Zeros past a base's odd end, and data behind them in the same cluster of the target, which the source has finer.
+odd_end() { # odd_end NAME BASE-SIZE SOURCE-OPTIONS ZEROS DATA OPTIONS
+	rm -rf odd && mkdir odd
+	(cd odd && truncate -s "$2" b && printf 'base' | dd of=b bs=1 seek=4096 conv=notrunc && qemu-img create -f qcow2 -o "$3" -b b -F raw i 8M &&
+		$io -c "write -z 0 $4" -c "write -P 5 $4 $5" i && qemu-img convert -f qcow2 -O raw i ../odd.raw) >log 2>&1
+	"$QCOW" convert -O qcow2 -B b -F raw -o "$6" odd/i odd/o || true
+	made "convert/odd-end-$1" odd/o odd.raw
+}
+odd_end 4k 530k cluster_size=4k 548k 28k cluster_size=64k
+odd_end extl2 2500k extended_l2=on 3M 512k cluster_size=2M
+odd_end to-extl2 530k cluster_size=4k 548k 28k extended_l2=on
 
 # ---- streams, devices' way, holes
 "$QCOW" convert -f raw -O qcow2 - o.q <a.raw

@@ -26,10 +26,18 @@ static bool in_base(const struct job *j, const struct qcow_extent *e)
 	return base && e->depth >= base;
 }
 
+/* From @off on, what the backing file would show through; whole units. */
+static uint64_t hidden_len(const struct job *j, uint64_t off)
+{
+	uint64_t len = j->hide_end - off, over = len % j->unit;
+
+	return over && len < UINT64_MAX - j->unit ? len + j->unit - over : len;
+}
+
 /* A long stretch of zeros, or of what is left out, is one chunk without bytes. */
 static int take_extent(struct job *j, struct worker *w)
 {
-	uint64_t left = j->c->size - w->off;
+	uint64_t left = j->c->size - w->off, hide;
 	struct qcow_extent e;
 	int r = qcow_concat_next(&j->c->src, w->off, left, &e, j->scratch, w->err);
 
@@ -46,8 +54,10 @@ static int take_extent(struct job *j, struct worker *w)
 	if (w->whole == UNIT_DATA)
 		return 0;
 	w->len = e.len;
-	if (w->whole == UNIT_ZERO && j->hide_end > w->off && j->hide_end - w->off < w->len)
-		w->len = (j->hide_end - w->off + j->unit - 1) / j->unit * j->unit;
+	/* The unit that the backing file ends in may reach behind the zeros: then it is read. */
+	hide = w->whole == UNIT_ZERO ? hidden_len(j, w->off) : w->len;
+	if (hide < w->len)
+		w->len = hide;
 	if (w->len < left)
 		w->len -= w->len % j->unit;
 	else
