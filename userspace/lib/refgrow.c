@@ -43,18 +43,20 @@ static void set_reftable(struct qcow_writer *w, uint64_t idx, uint64_t host_off)
 	pthread_rwlock_unlock(&w->reftable_lock);
 }
 
-/* The entry is durable no later than any refcount written to the block. */
+/*
+ * The entry is durable no later than any refcount written to the block. Known as metadata
+ * only once nothing can fail that may be said again, but before a refcount of it is seen.
+ */
 static int publish_block(struct qcow_writer *w, uint64_t idx, uint64_t host_off,
 			 struct qcow_error *err)
 {
 	uint8_t be[8];
 	int r;
 
-	r = qcow_metaset_add(&w->meta, QCOW_META_REFBLOCK, host_off, err);
-	if (r < 0)
-		return r;
 	qcow_put_be64(be, host_off);
 	r = meta_patch(w, w->h.reftable_off + idx * 8, be, sizeof(be), err);
+	if (!r)
+		r = qcow_metaset_add(&w->meta, QCOW_META_REFBLOCK, host_off, err);
 	if (r < 0)
 		return r;
 	set_reftable(w, idx, host_off);
@@ -157,18 +159,28 @@ static int write_growth(struct qcow_writer *w, const struct growth *g, struct qc
 	return r < 0 ? r : qcow_barrier(w, QCOW_BARRIER_REFTABLE, err);
 }
 
-static int use_growth(struct qcow_writer *w, const struct growth *g, struct qcow_error *err)
+/* The header names the new table already: nothing here may be half done. */
+static int add_growth(struct qcow_writer *w, const struct growth *g, struct qcow_error *err)
 {
-	uint64_t i, off = (g->first + g->blocks) << w->h.cluster_bits;
+	uint64_t i;
 	int r = 0;
 
 	for (i = 0; i < g->blocks && !r; i++)
 		r = qcow_metaset_add(&w->meta, QCOW_META_REFBLOCK,
 				     (g->first + i) << w->h.cluster_bits, err);
-	if (!r)
-		r = qcow_head_set_reftable(w, off, (uint32_t)g->clusters, err);
+	w->failed |= r < 0;
+	return r;
+}
+
+static int use_growth(struct qcow_writer *w, const struct growth *g, struct qcow_error *err)
+{
+	uint64_t off = (g->first + g->blocks) << w->h.cluster_bits;
+	int r = qcow_head_set_reftable(w, off, (uint32_t)g->clusters, err);
+
 	if (!r)
 		r = qcow_barrier(w, QCOW_BARRIER_REFTABLE_USED, err);
+	if (!r)
+		r = add_growth(w, g, err);
 	if (r < 0)
 		return r;
 	pthread_rwlock_wrlock(&w->reftable_lock);

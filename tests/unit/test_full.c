@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* A disk that is full in the middle of something: said again later, it works. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "rw.h"
+
+#define SMALL	512ull	      /* a cluster, where refcounts have to grow */
+#define BLOCK	(256 * SMALL) /* what a refcount block covers then */
+#define TABLE	(64 * BLOCK)  /* ... and a table of one cluster */
+#define CHUNK	(64 * SMALL)
+#define MAX_EXT 512
+
+struct leases {
+	struct qcow_lease_extent ext[MAX_EXT];
+	size_t nr;
+	uint64_t bytes;
+};
+
+/* What was proposed is noted, granted or not. */
+static int take(struct rw *t, struct leases *l, uint64_t bytes)
+{
+	struct qcow_lease_extent *ext = &l->ext[l->nr];
+	size_t nr, i;
+	int r = qcow_lease_propose(t->w, bytes, 0, ext, MAX_EXT - l->nr, &nr, &t->err);
+
+	for (i = 0; i < nr; i++)
+		l->bytes += ext[i].len;
+	l->nr += nr;
+	return r < 0 ? r : qcow_lease_grant(t->w, ext, nr, &t->err);
+}
+
+static void give_back(struct rw *t, struct leases *l)
+{
+	ok(t, qcow_lease_return(t->w, l->ext, l->nr, &t->err));
+	*l = (struct leases){ 0 };
+}
+
+/* Takes a chunk across @boundary while only @n writes go well; false if that was enough. */
+static bool grow_with_writes(uint64_t boundary, long n)
+{
+	static struct leases before, across;
+	struct imgcheck c;
+	bool was_full;
+	struct rw t;
+
+	before = across = (struct leases){ 0 };
+	open_rw(&t, work_create("cluster_size=512", "64M", ""));
+	while (t.m->size + 2 * CHUNK < boundary)
+		ok(&t, take(&t, &before, CHUNK));
+	t.m->fail_errno = ENOSPC;
+	t.m->fail_after = n;
+	if (take(&t, &across, 4 * CHUNK) < 0 && qcow_writer_failed(t.w))
+		fail_msg("after %ld writes: %s", n, t.err.text);
+	was_full = !t.m->fail_after;
+	t.m->fail_after = -1;
+	give_back(&t, &across);
+	ok(&t, take(&t, &across, 4 * CHUNK));
+	if (across.bytes != 4 * CHUNK)
+		fail_msg("after %ld writes: no more than %llu bytes", n,
+			 (unsigned long long)across.bytes);
+	assert_true(t.m->size > boundary);
+	give_back(&t, &across);
+	give_back(&t, &before);
+	ok(&t, qcow_writer_finish(t.w, &t.err));
+	/* The old table, if there was no space to write that it is free. */
+	imgcheck(t.m->data, t.m->size, &c);
+	assert_true(!c.corruptions && c.leaks <= (was_full && boundary == TABLE));
+	close_rw(&t);
+	return was_full;
+}
+
+static void test_new_block(void **state)
+{
+	long n = 0;
+
+	(void)state;
+	while (grow_with_writes(2 * BLOCK, n))
+		n++;
+	assert_true(n > 4);
+}
+
+static void test_bigger_table(void **state)
+{
+	long n = 0;
+
+	(void)state;
+	while (grow_with_writes(TABLE, n))
+		n++;
+	assert_true(n > 6);
+}
+
+int main(int argc, char **argv)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_new_block),
+		cmocka_unit_test(test_bigger_table),
+	};
+
+	if (argc > 1)
+		cmocka_set_test_filter(argv[1]);
+	return cmocka_run_group_tests(tests, work_dir_make, work_dir_remove);
+}
