@@ -165,6 +165,12 @@ for o in cluster_size=64k cluster_size=4k,compat=0.10 extended_l2=on data_file=d
 	run_both 'TOOL convert -n -f raw -O qcow2 ../a.raw i'
 	agree "convert/into-$o" i
 done
+# A data file ends with the disk, within a cluster; QEMU makes a raw one longer.
+head -c 1049088 a.raw | tr '\0' '\1' >odd.raw
+for o in data_file=d data_file=d,data_file_raw=on; do
+	both "convert/into-odd-$o" i "qemu-img create -f qcow2 -o $o i 1049088 && truncate -s 1049088 d" 'TOOL convert -n -f raw -O qcow2 ../odd.raw i'
+	cmp -s ours/d odd.raw || fail "convert/into-odd-$o/data" "it differs, of $(stat -c %s ours/d) bytes"
+done
 both convert/into-preallocated i 'qemu-img create -f qcow2 -o preallocation=metadata i 12M' \
 	'TOOL convert -n -f raw -O qcow2 ../a.raw i && qemu-img map --output=json i >map.json'
 make_images "qemu-img create -f qcow2 -o preallocation=full i 12M"

@@ -129,18 +129,19 @@ static int place(struct qcow_fill *f, struct qcow_error *err)
 	return r;
 }
 
-/* A data file has a place for everything. */
+/* A data file has a place for everything, but ends with the disk. */
 static int write_data_file(struct qcow_fill *f, struct qcow_error *err)
 {
+	uint64_t size = qcow_writer_header(f->w)->size & ~511ull, off, len;
 	size_t i, done = 0;
 	int r = 0;
 
 	for (i = 0; i < f->nr && !r; i++) {
 		if (f->deltas[i].type != QCOW_DELTA_DATA)
 			continue;
-		f->deltas[i].host_off = f->deltas[i].guest_off;
-		r = qcow_io_pwrite(f->data, f->buf + done++ * f->cluster, f->cluster,
-				   f->deltas[i].guest_off, err);
+		off = f->deltas[i].host_off = f->deltas[i].guest_off;
+		len = size - off < f->cluster ? size - off : f->cluster;
+		r = qcow_io_pwrite(f->data, f->buf + done++ * f->cluster, len, off, err);
 	}
 	return r < 0 ? r : qcow_io_flush(f->data, err);
 }
