@@ -328,14 +328,14 @@ static bool look_up(struct qcow_disk *disk, struct bio *bio, const struct qcow_m
 		    struct qcow_extent *x, unsigned int *epoch)
 {
 	sector_t sector = bio->bi_iter.bi_sector;
-	bool found = true;
+	bool found;
 
 	rcu_read_lock();
 	*epoch = qcow_inflight_enter(&disk->inflight);
-	if (page)
-		qcow_map_page_lookup(&disk->map, page, sector, bio_sectors(bio), x);
-	else
-		found = qcow_map_lookup(&disk->map, sector, bio_sectors(bio), x);
+	found = qcow_map_lookup(&disk->map, sector, bio_sectors(bio), x);
+	/* What is in the map by now is at least as new. */
+	if (!found && page)
+		found = qcow_map_page_lookup(&disk->map, page, sector, bio_sectors(bio), x);
 	if (found && op_is_write(bio_op(bio)))
 		found = !qcow_disk_is_starved(disk, bio) && in_place(disk, bio, x);
 	rcu_read_unlock();
@@ -353,6 +353,24 @@ static bool is_loaded(struct qcow_disk *disk, sector_t sector)
 	loaded = qcow_map_lookup(&disk->map, sector, 1, &x);
 	rcu_read_unlock();
 	return loaded;
+}
+
+/*
+ * Whoever carries a bio out may set its status to what became of it, although a part
+ * that was cut off it has failed. The rest of such a bio goes as one more part.
+ */
+static void submit(struct qcow_disk *disk, struct bio *bio)
+{
+	struct bio *part;
+
+	if (likely(!bio_flagged(bio, BIO_CHAIN))) {
+		submit_bio_noacct(bio);
+		return;
+	}
+	part = bio_alloc_clone(bio->bi_bdev, bio, GFP_NOIO, &disk->splits);
+	qcow_disk_chain(disk, part, bio);
+	submit_bio_noacct(part);
+	bio_endio(bio);
 }
 
 /* A write whose way has to be made: what lies in its first map page enters a cell. */
@@ -387,7 +405,7 @@ void qcow_disk_dispatch(struct qcow_disk *disk, struct bio *bio, const struct qc
 				part = qcow_disk_cut(disk, bio, x.nr_sectors);
 			io_of(disk, part)->epoch = epoch;
 			if (follow(disk, part, io_of(disk, part), &x))
-				submit_bio_noacct(part);
+				submit(disk, part);
 		} else if (op_is_write(bio_op(bio)) && is_loaded(disk, bio->bi_iter.bi_sector)) {
 			part = enter_cell(disk, bio);
 		} else {

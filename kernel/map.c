@@ -249,6 +249,10 @@ int qcow_map_insert(struct qcow_map *map, u64 page_idx, u32 seq, struct qcow_map
 	int r;
 
 	page->idx = page_idx;
+	page->seq = seq;
+	/* Nor may who waits be served from it. */
+	if (seq != qcow_map_seq(map, page_idx))
+		return -ESTALE;
 	/*
 	 * A page from the reserve must go back there, or the next one would wait
 	 * for memory that nobody gives up.

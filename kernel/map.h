@@ -92,7 +92,7 @@ struct qcow_map_page *qcow_map_page_create(struct qcow_map *map);
 void qcow_map_page_destroy(struct qcow_map *map, struct qcow_map_page *page);
 int qcow_map_fill(struct qcow_map *map, struct qcow_map_fill *fill,
 		  const struct dm_qcow_run *run);
-void qcow_map_page_lookup(struct qcow_map *map, const struct qcow_map_page *page,
+bool qcow_map_page_lookup(struct qcow_map *map, const struct qcow_map_page *page,
 			  sector_t sector, unsigned int nr_sectors, struct qcow_extent *x);
 int qcow_map_insert(struct qcow_map *map, u64 page_idx, u32 seq, struct qcow_map_page *page);
 struct qcow_map_page *qcow_map_pin(struct qcow_map *map, u64 page_idx);

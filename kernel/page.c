@@ -290,23 +290,28 @@ void qcow_extent_finish(const struct qcow_map *map, struct qcow_extent *x, u64 e
 }
 
 /**
- * qcow_map_page_lookup() - look into a page that need not be in the map
+ * qcow_map_page_lookup() - look into a page that could not be put into the map
  * @map: the map
  * @page: the page of @sector
  * @sector: guest sector
  * @nr_sectors: how far the caller wants to go; at least 1
- * @x: the answer
+ * @x: the answer, valid if true is returned
  *
- * Context: any; does not sleep. The caller keeps @page alive.
+ * Context: any; does not sleep. The caller keeps @page alive, and is in an epoch: what
+ * is true now is not used for anything else before that is fenced.
+ * Return: false if the page is no longer true.
  */
-void qcow_map_page_lookup(struct qcow_map *map, const struct qcow_map_page *page,
+bool qcow_map_page_lookup(struct qcow_map *map, const struct qcow_map_page *page,
 			  sector_t sector, unsigned int nr_sectors, struct qcow_extent *x)
 {
 	u64 nr, e;
 
+	if (page->seq != qcow_map_seq(map, page->idx))
+		return false;
 	e = qcow_slot_first(map, page, sector >> map->block_shift,
 			    qcow_blocks_touched(map, sector, nr_sectors), &nr);
 	qcow_extent_finish(map, x, e, sector, nr_sectors, nr);
+	return true;
 }
 
 /**

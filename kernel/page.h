@@ -33,6 +33,7 @@ struct qcow_map_page {
 	struct rcu_head rcu;
 	struct qcow_map *map;
 	u64 *entries;
+	u32 seq;		/* of the LOAD that brought it */
 	u64 *places;		/* what an entry becomes when it is written; 0: unknown. Or NULL */
 	bool used;		/* looked at since the clock hand passed; racy, a hint */
 	/* once published, under the xa_lock of map->pages: */

@@ -14,6 +14,12 @@ requires qemu-img python3 blkdiscard
 
 # frail ok|write|all, or frail at OFFSET LENGTH: what the device "frail" over disk1 fails at from now on
 frail() {
+	frail_next "$@"
+	[ ! -b /dev/mapper/frail ] || frail_now
+}
+
+# frail_next ...: or when frail_now is called
+frail_next() {
 	local sectors first last
 	sectors=$(blockdev --getsz "$disk1")
 	case $1 in
@@ -29,11 +35,14 @@ frail() {
 	esac >"$SCRATCH/table"
 	if [ -b /dev/mapper/frail ]; then
 		dmsetup load frail "$SCRATCH/table"
-		dmsetup suspend --nolockfs frail
-		dmsetup resume frail
 	else
 		dmsetup create frail "$SCRATCH/table"
 	fi
+}
+
+frail_now() {
+	dmsetup suspend --nolockfs frail
+	dmsetup resume frail
 }
 
 write_block() { # write_block NUMBER BYTE: of 64 KiB, durably
@@ -157,6 +166,51 @@ failing_commit() { # failing_commit WHAT-FAILS
 	block_is 2 0
 }
 
+# The flush fails that is to make data durable before a table points to it. Another one would know nothing of that data:
+# no flush is believed any more, nothing points to it, and the image is not called clean.
+failing_flush() {
+	local before
+	head -c 1M /dev/zero | tr '\0' '\101' >"$SCRATCH/base.raw"
+	qemu-img create -q -f qcow2 -b "$SCRATCH/base.raw" -F raw /dev/mapper/frail 128M
+	qcow open e /dev/mapper/frail --backing "$SCRATCH/base.raw" --backing-format raw
+	write_block 1 0x42
+	eventually 60 pool_is_full
+	before=$(events)
+	frail_next write
+	dd if=/dev/urandom of=/dev/mapper/e bs=64k count=1 seek=2 oflag=direct status=none
+	frail_now
+	refused sync -d /dev/mapper/e
+	eventually 60 told_read_only "$before"
+	frail ok
+	refused sync -d /dev/mapper/e
+	dmsetup suspend e
+	dmsetup status e | grep -q ' unclean ' || fail "suspended: $(dmsetup status e)"
+	qcow close e --force
+	checked /dev/mapper/frail leaks
+	block_is 1 0x42
+	block_is 2 0x41
+}
+
+# What was written in place before the mode became RO can still be made durable, and is.
+flush_in_mode_ro() {
+	local flushes
+	qemu-img create -q -f qcow2 /dev/mapper/frail 128M
+	open_rw e /dev/mapper/frail
+	write_block 1 0x41
+	dd if=/dev/zero of=/dev/mapper/e bs=64k count=1 seek=1 oflag=direct conv=nocreat status=none
+	dmsetup message e 0 mode ro
+	flushes=$(flushes_below)
+	sync -d /dev/mapper/e
+	[ "$(flushes_below)" -gt "$flushes" ] || fail "in mode RO a flush ended that nobody had sent"
+	qcow close e --force
+	checked /dev/mapper/frail leaks
+	block_is 1 0
+}
+
+flushes_below() {
+	awk '{ print $16 }' "/sys/block/${disk1#/dev/}/stat"
+}
+
 all_writes() {
 	frail write
 }
@@ -227,6 +281,8 @@ cleanup dmsetup remove --force frail
 cleanup drop_rw e
 failing_data
 failing_part
+failing_flush
+flush_in_mode_ro
 failing_commit all_writes
 failing_commit first_table
 failing_table
