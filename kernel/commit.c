@@ -173,6 +173,9 @@ static int commit_locked(struct qcow_disk *disk, bool flush)
 	int r = 0;
 
 	lockdep_assert_held(&c->mutex);
+	/* What a flush or a commit left undone when it failed, another one would not know. */
+	if (c->broken)
+		return c->broken;
 	if (c->nr_deltas)
 		r = commit_sealed(disk);
 	if (r)
@@ -196,19 +199,33 @@ static void take_flushes(struct qcow_commit *c, struct bio_list *bios)
 	spin_unlock(&c->lock);
 }
 
-static void failed(struct qcow_disk *disk, int error)
+/* Or is the generation kept, and said again? */
+static bool is_for_good(int error)
 {
 	switch (error) {
 	case -ENOSPC:
 	case -ETIMEDOUT:
 	case -ERESTART:
 	case -EINTR:
-		/* The generation is kept, and said again. */
-		qcow_commit_note(disk);
-		break;
+		return false;
 	default:
-		disk->degrade(disk);
+		return true;
 	}
+}
+
+static void break_down(struct qcow_disk *disk, int error)
+{
+	lockdep_assert_held(&disk->commit.mutex);
+	WRITE_ONCE(disk->commit.broken, error);
+	disk->degrade(disk);
+}
+
+static void failed(struct qcow_disk *disk, int error)
+{
+	if (is_for_good(error))
+		break_down(disk, error);
+	else
+		qcow_commit_note(disk);
 }
 
 static void run(struct work_struct *work)
@@ -236,11 +253,15 @@ static void run(struct work_struct *work)
 	mutex_unlock(&disk->commit.mutex);
 	if (!waited_for)
 		return;
-	/* After an error they would only ask for the same again, at once. */
-	if (r)
-		WRITE_ONCE(disk->commit.pressed, true);
-	else
+	if (!r) {
 		qcow_cells_resume(disk);
+		return;
+	}
+	/* They would only ask for the same again, at once. */
+	WRITE_ONCE(disk->commit.pressed, true);
+	/* Nobody waits for the helper for longer than that. */
+	if (r == -ETIMEDOUT)
+		qcow_cells_fail(disk, r);
 }
 
 static void in_background(struct work_struct *work)
@@ -304,8 +325,9 @@ void qcow_commit_flush(struct qcow_disk *disk, struct bio *bio)
 {
 	spin_lock(&disk->commit.lock);
 	bio_list_add(&disk->commit.flushes, bio);
-	spin_unlock(&disk->commit.lock);
+	/* With the lock: when the bio has ended, dm may take the disk away. */
 	queue_work(qcow_commit_wq, &disk->commit.work);
+	spin_unlock(&disk->commit.lock);
 }
 
 /**
@@ -432,6 +454,8 @@ int qcow_commit_all(struct qcow_disk *disk, unsigned long patience)
 	r = commit_locked(disk, true);
 	if (!r)
 		qcow_release_tidy(disk);
+	else if (is_for_good(r))
+		break_down(disk, r);
 	/* The fence was interrupted: the next image must not be given this one's clusters. */
 	if (!r && !list_empty(&disk->commit.unfenced))
 		r = -EINTR;

@@ -48,6 +48,7 @@ struct qcow_map_page;
  * @exposing: it needs its data flushed first
  * @freed: clusters whose pointer goes with it (struct qcow_space)
  * @unfenced: those of earlier ones that wait for a fence
+ * @broken: what ended commits for good, a negative errno; 0: nothing
  * @lost: clusters that FREE has to speak of, if the worker is still that of
  *	@lost_epoch: only it knows which
  */
@@ -63,6 +64,7 @@ struct qcow_commit {
 	bool busy;
 	bool pressed;
 	bool exposing;
+	int broken;			/* set with the mutex held */
 	struct list_head freed;
 	struct list_head unfenced;
 	u64 lost;

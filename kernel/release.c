@@ -139,9 +139,11 @@ void qcow_release_tidy(struct qcow_disk *disk)
 
 	if (list_empty(&c->unfenced) && !c->lost)
 		return;
-	/* If somebody is slow, next time. */
-	if (!qcow_drops("fence") && qcow_inflight_fence(&disk->inflight, HZ))
+	/* If somebody is slow, next time, which comes: writers may wait for these clusters. */
+	if (!qcow_drops("fence") && qcow_inflight_fence(&disk->inflight, HZ)) {
+		qcow_commit_note(disk);
 		return;
+	}
 	reuse(disk);
 	if (c->lost || disk->alloc.nr_free > 4 * disk->alloc.lease_clusters)
 		qcow_release_some(disk, 2 * disk->alloc.lease_clusters);

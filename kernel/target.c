@@ -290,13 +290,15 @@ static void qcow_dtr(struct dm_target *ti)
 
 static int map_flush(struct qcow_target *t, struct bio *bio)
 {
-	/* What is dirty in mode RO can never be made durable. */
-	if (t->disk.writable && READ_ONCE(t->mode) == QCOW_MODE_RW)
-		return qcow_disk_map_flush(&t->disk, bio);
-	if (t->disk.writable && !qcow_commit_idle(&t->disk))
+	if (!t->disk.writable) {
+		bio_endio(bio);
+		return DM_MAPIO_SUBMITTED;
+	}
+	/* What is dirty in mode RO can never be made durable; what was written in place can. */
+	if (READ_ONCE(t->mode) != QCOW_MODE_RW &&
+	    (!qcow_commit_idle(&t->disk) || READ_ONCE(t->disk.commit.broken)))
 		return DM_MAPIO_KILL;
-	bio_endio(bio);
-	return DM_MAPIO_SUBMITTED;
+	return qcow_disk_map_flush(&t->disk, bio);
 }
 
 /* Until somebody enters one for it: end_io leaves whatever it finds. */

@@ -90,14 +90,17 @@ void qcow_write_give_up(struct qcow_cell *cell)
 	cell->nr_claimed = 0;
 }
 
+/* The cell goes first: when the last bio has ended, dm may take the disk away. */
 static void end_front(struct qcow_cell *cell)
 {
+	struct qcow_disk *disk = cell->disk;
 	struct bio *front = cell->front;
 
 	/* A part that was cut off it may have failed before. */
 	if (cell->status && !front->bi_status)
 		front->bi_status = cell->status;
-	qcow_commit_end(cell->disk, front);
+	qcow_cell_release(cell);
+	qcow_commit_end(disk, front);
 }
 
 static void wait_for_space(struct qcow_cell *cell)
@@ -158,7 +161,6 @@ void qcow_write_finish(struct work_struct *work)
 	if (cell->status)
 		qcow_cells_resume(cell->disk);
 	end_front(cell);
-	qcow_cell_release(cell);
 }
 
 static void front_written(struct bio *clone)
