@@ -44,6 +44,10 @@ into commit/raw a.raw "$raw && $io -c 'write -P 6 1100k 30k' -c 'write -z 0 192k
 into commit/raw-grows a.raw "$raw 5M && $io -c 'write -P 6 4100k 30k' i" 'TOOL commit -f qcow2 i'
 into commit/raw-data-file a.raw "cp ../a.raw . && qemu-img create -f qcow2 -o data_file=d -b a.raw -F raw i && $io -c 'write -P 6 1100k 30k' i" \
 	'TOOL commit -f qcow2 i'
+into commit/base-raw-data-file base.q "qemu-img create -f qcow2 -o data_file=d,data_file_raw=on base.q 3000320 && truncate -s 3000320 d &&
+	$io -c 'write -P 5 0 3000320' base.q && qemu-img create -f qcow2 -b base.q -F qcow2 i &&
+	$io -c 'write -P 6 1100k 30k' -c 'write -z 0 192k' -c 'write -z 2900k 30720' i" 'TOOL commit -f qcow2 i'
+cmp -s ours/d before.raw || fail commit/base-raw-data-file/raw 'the data file is not the disk'
 into commit/grows base.q "$(over compat=1.1 compat=1.1 9M)" 'TOOL commit -f qcow2 i'
 # Zeros over more refcount blocks than are held in memory at once.
 into commit/zeros-64-bit-refcounts base.q "qemu-img create -f qcow2 -o cluster_size=4k,refcount_bits=64 base.q 8M &&

@@ -157,13 +157,15 @@ fi
 head -c 9000448 /dev/urandom >dev && "$QCOW" convert -n -f raw a.raw dev
 if cmp -s a.raw dev; then ok convert/in-place; else fail convert/in-place differs; fi
 # Into an image that is there: what lies behind the source stays, and so do its snapshots.
-for o in cluster_size=64k cluster_size=4k,compat=0.10 extended_l2=on data_file=d preallocation=full cluster_size=2M; do
+for o in cluster_size=64k cluster_size=4k,compat=0.10 extended_l2=on data_file=d data_file=d,data_file_raw=on \
+	data_file=d,data_file_raw=on,extended_l2=on preallocation=full cluster_size=2M; do
 	make_images "qemu-img create -f qcow2 -o $o i 12M && $io -c 'write -P 7 1M 11M' i" || { fail "convert/into-$o" 'cannot make it'; continue; }
 	if [[ $o != data_file* ]]; then
 		for d in qemu ours; do (cd $d && qemu-img snapshot -c s i); done
 	fi
 	run_both 'TOOL convert -n -f raw -O qcow2 ../a.raw i'
 	agree "convert/into-$o" i
+	[[ $o != *raw* ]] || cmp -s ours/d ours.raw || fail "convert/into-$o/raw" 'the data file is not the disk'
 done
 # A data file ends with the disk, within a cluster; QEMU makes a raw one longer.
 head -c 1049088 a.raw | tr '\0' '\1' >odd.raw

@@ -180,9 +180,12 @@ int qcow_fill_data(struct qcow_fill *f, uint64_t guest_off, const void *buf, str
 	return add(f, guest_off, QCOW_DELTA_DATA, err);
 }
 
+/* Version 2 has no zero flag, and who reads a raw data file by itself does not see one. */
 int qcow_fill_zero(struct qcow_fill *f, uint64_t guest_off, struct qcow_error *err)
 {
-	if (qcow_writer_header(f->w)->version < 3)
+	const struct qcow_header *h = qcow_writer_header(f->w);
+
+	if (h->version < 3 || h->autoclear & QCOW_AUTOCLEAR_DATA_RAW)
 		return qcow_fill_data(f, guest_off, NULL, err);
 	return add(f, guest_off, QCOW_DELTA_ZERO, err);
 }

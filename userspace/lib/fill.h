@@ -26,7 +26,7 @@ void qcow_fill_destroy(struct qcow_fill *f); /* NULL is fine */
 /* By rising @guest_off, each cluster once. @buf: a cluster. */
 int qcow_fill_data(struct qcow_fill *f, uint64_t guest_off, const void *buf,
 		   struct qcow_error *err);
-/* The cluster reads as zeros; in version 2, which cannot say so, by being written. */
+/* The cluster reads as zeros; by being written where a flag cannot say so or is not enough. */
 int qcow_fill_zero(struct qcow_fill *f, uint64_t guest_off, struct qcow_error *err);
 /* [guest_off, guest_off + len), whole clusters, show what lies below. */
 int qcow_fill_empty(struct qcow_fill *f, uint64_t guest_off, uint64_t len, struct qcow_error *err);
