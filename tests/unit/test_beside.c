@@ -14,9 +14,7 @@
 #include "lib/commit.h"
 #include "lib/lease.h"
 #include "lib/writer.h"
-#include "workdir.h"
-
-#define CLUSTER 65536ull
+#include "rw.h"
 
 struct chain {
 	struct memio *m;
@@ -114,12 +112,63 @@ static void test_hostile_entries(void **state)
 	close_chain(&t);
 }
 
+/* ---- a table is leased while a reader asks for it -------------------------------- */
+
+static struct {
+	struct rw t;
+	struct qcow_io_ops ops;
+	const struct qcow_io_ops *mem;
+	struct qcow_lease_extent e[4];
+	size_t nr;
+	bool armed;
+} race;
+
+static int pread_after_grant(struct qcow_io *io, void *buf, size_t len, uint64_t off)
+{
+	bool armed = race.armed;
+
+	race.armed = false;
+	if (armed)
+		ok(&race.t, qcow_lease_grant(race.t.w, race.e, race.nr, &race.t.err));
+	return race.mem->pread(io, buf, len, off);
+}
+
+/* A crafted entry to a free cluster: it must not be the guest's when it becomes a table. */
+static void test_table_meets_reader(void **state)
+{
+	_Alignas(4096) uint8_t page[QCOW_MCACHE_PAGE];
+	struct rw *t = &race.t;
+	struct qcow_writer_params params = { .cache = qcow_mcache_create(1) };
+
+	(void)state;
+	t->m = work_create("compat=1.1", "64M", "");
+	race.mem = t->m->io.ops;
+	race.ops = *race.mem;
+	race.ops.pread = pread_after_grant;
+	t->m->io.ops = &race.ops;
+	ok(t, qcow_image_open(&t->img, &t->m->io, &t->err));
+	ok(t, qcow_writer_create(&t->w, t->img, &params, &t->err));
+	ok(t, qcow_lease_propose(t->w, CLUSTER, 1, race.e, 4, &race.nr, &t->err));
+	assert_true(race.e[0].table);
+	qcow_mcache_drop(params.cache, 0, 0, t->m->size);
+	race.armed = true;
+	assert_int_equal(qcow_writer_may_write(t->w, race.e[0].host_off, CLUSTER, page, &t->err),
+			 QCOW_MAY_WRITE_NEVER);
+	assert_false(race.armed);
+	/* As data it would be the guest's. */
+	assert_int_equal(qcow_writer_may_write(t->w, race.e[1].host_off, CLUSTER, page, &t->err),
+			 QCOW_MAY_WRITE);
+	close_rw(t);
+	qcow_mcache_destroy(params.cache);
+}
+
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_readers_see_commits),
 		cmocka_unit_test(test_shared_is_not_writable),
 		cmocka_unit_test(test_hostile_entries),
+		cmocka_unit_test(test_table_meets_reader),
 	};
 
 	if (argc > 1)

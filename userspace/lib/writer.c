@@ -289,8 +289,6 @@ int qcow_writer_may_write(struct qcow_writer *w, uint64_t host_off, uint64_t len
 
 	if (qcow_has_data_file(&w->h))
 		return QCOW_MAY_WRITE;
-	if (qcow_metaset_has(&w->meta, host_off, len))
-		return QCOW_MAY_WRITE_NEVER;
 	for (c = cluster_of(w, host_off); c <= last; c++) {
 		r = read_refcount(w, c, page, &refs, err);
 		if (r < 0)
@@ -300,5 +298,9 @@ int qcow_writer_may_write(struct qcow_writer *w, uint64_t host_off, uint64_t len
 		if (refs > 1)
 			answer = QCOW_MAY_NOT;
 	}
-	return answer;
+	/*
+	 * Last: the writer claims a table before it raises its refcount, so whoever saw
+	 * the refcount sees the claim.
+	 */
+	return qcow_metaset_has(&w->meta, host_off, len) ? QCOW_MAY_WRITE_NEVER : answer;
 }
