@@ -66,6 +66,13 @@ class Hurt:
     def refblock_past_end(self):
         self.put(self.image.reftable_off, 8, 1 << 40)
 
+    def data_on_refblock(self):
+        """A cluster of the guest's lies where a block of refcounts is, and was written last."""
+        block, data = self.image.refblock_off(), self.entry(0) & layout.OFF_MASK
+        self.f.seek(block)
+        self.f.write(self.image.data[data:data + self.image.cluster])
+        self.put_entry(0, block | COPIED)
+
     def dirty(self):
         self.put(72, 8, self.image.num(72, 8) | 1)
 

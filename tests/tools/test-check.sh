@@ -46,7 +46,7 @@ cases() {
 	done
 }
 
-damages='leak too-high too-low l2-too-low copied l1-copied no-refblock refblock-past-end'
+damages='leak too-high too-low l2-too-low copied l1-copied no-refblock refblock-past-end data-on-refblock'
 for o in compat=0.10 compat=1.1 cluster_size=4k extended_l2=on; do
 	cases $o "qemu-img create -f qcow2 -o $o i 4M && $io -c 'write -P 7 0 1M' i"
 done

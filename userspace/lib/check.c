@@ -97,6 +97,11 @@ int recorded(struct check *c, uint64_t cluster, uint64_t *value)
 	return r;
 }
 
+static bool is_shared(const struct check *c, uint64_t host_off)
+{
+	return refs_get(&c->refs, host_off >> c->h.cluster_bits) > 1;
+}
+
 static int correct(struct check *c, uint64_t cluster, uint64_t have, uint64_t want)
 {
 	uint64_t block = cluster >> c->refblock_bits;
@@ -108,6 +113,9 @@ static int correct(struct check *c, uint64_t cluster, uint64_t have, uint64_t wa
 		c->rebuild = true;
 		return 0;
 	}
+	/* All are made anew, elsewhere; or what seems to be a block may be data. */
+	if ((c->rebuild && c->fix == QCOW_REPAIR_ALL) || is_shared(c, c->reftable[block]))
+		return 0;
 	return fix_refcount(c, cluster, want);
 }
 

@@ -270,6 +270,28 @@ static int walk_bitmaps(struct check *c)
 	return r < 0 ? r : qcow_bitmaps_walk(c->io, &c->h, walk_bitmap, c, c->err);
 }
 
+/*
+ * Last of all: a block that something else refers to, too, may hold data, and is no place
+ * to write refcounts to. Said in whichever window it lies.
+ */
+static int walk_refblock(struct check *c, uint64_t i)
+{
+	uint64_t refs;
+	bool quiet = c->quiet;
+	int r = refer(c, c->reftable[i], qcow_cluster_size(&c->h), "refcount block");
+
+	refs = refs_get(&c->refs, c->reftable[i] >> c->h.cluster_bits);
+	if (r < 0 || refs <= 1)
+		return r;
+	c->quiet = false;
+	found(c, &c->result->corruptions, "ERROR refcount block %" PRIu64 " refcount=%" PRIu64, i,
+	      refs);
+	c->quiet = quiet;
+	c->counted = false;
+	c->rebuild = true;
+	return 0;
+}
+
 static int walk_refcounts(struct check *c)
 {
 	uint64_t i;
@@ -277,7 +299,7 @@ static int walk_refcounts(struct check *c)
 
 	for (i = 0; i < c->nr_reftable && !r; i++)
 		if (c->reftable[i])
-			r = refer(c, c->reftable[i], qcow_cluster_size(&c->h), "refcount block");
+			r = walk_refblock(c, i);
 	return r;
 }
 
