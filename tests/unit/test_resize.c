@@ -53,6 +53,7 @@ struct call {
 	enum qcow_prealloc prealloc;
 	struct qcow_io *base;
 	struct memio *m; /* what it is run on */
+	struct memio *data;
 };
 
 static int resize(struct qcow_writer *w, void *arg, struct qcow_error *err)
@@ -64,6 +65,10 @@ static int resize(struct qcow_writer *w, void *arg, struct qcow_error *err)
 
 	assert_int_equal(qcow_chain_create(&p.chain, &params, err), 0);
 	r = qcow_chain_add_qcow2(p.chain, &c->m->io, NULL, err);
+	if (!r && c->data) {
+		r = qcow_chain_add_data_file(p.chain, &c->data->io, err);
+		p.data = &c->data->io;
+	}
 	if (!r && c->base) {
 		r = qcow_chain_add_raw(p.chain, c->base, err);
 		p.backing_size = 512 << 10;
@@ -144,12 +149,56 @@ static void test_barriers(void **state)
 	verb_barriers(recipe(&variants[0]), &v, barriers, 2);
 }
 
+static void expect_bytes(const struct memio *m, uint64_t from, uint64_t end, uint8_t byte)
+{
+	for (uint64_t i = from; i < end; i++)
+		assert_int_equal(m->data[i], byte);
+}
+
+/* A device goes on behind the disk's end: what is there is not the bigger disk's. */
+static void data_device(bool raw)
+{
+	const uint64_t kib = 1024, less = 100 * kib + 512, more = 400 * kib;
+	struct memio *data = verb_raw(1 << 20);
+	struct call c = { .size = less, .data = data };
+	struct qcow_error err = { 0 };
+
+	c.m = work_create(raw ? "cluster_size=4k,data_file=d,data_file_raw=on"
+			      : "cluster_size=4k,data_file=d",
+			  "299k", IO "-c 'write -P 7 0 299k' $1");
+	data->io.fixed_end = true;
+	assert_int_equal(run_call(c.m, 0, &c, &err), 0);
+	expect_bytes(data, 0, less, 0x55);
+	expect_bytes(data, less, 299 * kib, 0);
+	expect_bytes(data, 299 * kib, 1 << 20, 0x55);
+
+	memset(data->data + less, 0x66, (1 << 20) - less);
+	c.size = more;
+	assert_int_equal(run_call(c.m, 0, &c, &err), 0);
+	expect_bytes(data, 0, less, 0x55);
+	expect_bytes(data, less, raw ? more : 104 * kib, 0);
+	expect_bytes(data, raw ? more : 104 * kib, 1 << 20, 0x66);
+
+	c.size = 2 << 20;
+	assert_int_equal(run_call(c.m, 0, &c, &err), -ENOSPC);
+	memio_destroy(c.m);
+	memio_destroy(data);
+}
+
+static void test_data_device(void **state)
+{
+	(void)state;
+	data_device(false);
+	data_device(true);
+}
+
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_crashes),
 		cmocka_unit_test(test_faults),
 		cmocka_unit_test(test_barriers),
+		cmocka_unit_test(test_data_device),
 	};
 
 	if (argc > 1)

@@ -183,7 +183,7 @@ static int trim_edge(struct resize *z)
 	uint64_t edge = z->p->size < z->old ? z->p->size : z->old;
 	uint64_t cluster = edge >> z->t.h.cluster_bits;
 
-	/* The data file itself ends there. */
+	/* The data file itself ends there, or is cleared. */
 	if (!(edge & (qcow_cluster_size(&z->t.h) - 1)) || qcow_has_data_file(&z->t.h))
 		return 0;
 	return edit_range(z, cluster, cluster + 1, trim_entry, z->p->backing_size > edge);
@@ -270,27 +270,69 @@ static int hide_backing(struct resize *z)
 	return edit_range(z, div_up(z->old, bits), div_up(size, bits), hide_entry, true);
 }
 
-static int grow_data_file(struct resize *z)
+static int clear_data(struct resize *z, uint64_t off, uint64_t end)
 {
-	struct qcow_io *io = z->p->data;
-	uint64_t size;
-	int r;
+	uint64_t cluster = qcow_cluster_size(&z->t.h), len;
+	int r = off < end ? qcow_io_zero(z->p->data, off, end - off, z->err) : 0;
 
-	if (!io)
-		return 0;
-	r = qcow_io_size(io, &size, z->err);
-	if (r < 0 || size >= z->p->size)
+	if (r != -EOPNOTSUPP)
 		return r;
-	if (io->fixed_end)
+	for (r = 0; off < end && !r; off += len) {
+		len = end - off < cluster ? end - off : cluster;
+		r = qcow_io_pwrite(z->p->data, z->zeros, len, off, z->err);
+	}
+	return r;
+}
+
+/* It keeps what was there; raw it shows that, else only in the cluster where the disk ended. */
+static int grow_on_device(struct resize *z, uint64_t size)
+{
+	uint64_t end = div_up(z->old, z->t.h.cluster_bits) << z->t.h.cluster_bits;
+
+	if (size < z->p->size)
 		return qcow_fail(z->err, ENOSPC, QCOW_NO_OFF,
 				 "the device of the data file has only %" PRIu64 " bytes", size);
-	/* Whatever lies between the disk's end and the file's, nobody has written through us. */
+	if (end > z->p->size || z->p->prealloc || z->t.h.autoclear & QCOW_AUTOCLEAR_DATA_RAW)
+		end = z->p->size;
+	return clear_data(z, z->old, end);
+}
+
+static int grow_file(struct resize *z, uint64_t size)
+{
+	struct qcow_io *io = z->p->data;
+	int r;
+
+	/* Whatever lies behind the disk's end, nobody has written through us. */
 	r = qcow_io_truncate(io, z->old < size ? z->old : size, z->err);
 	if (!r)
 		r = qcow_io_truncate(io, z->p->size, z->err);
 	if (!r && z->p->prealloc > QCOW_PREALLOC_METADATA)
 		r = qcow_io_zero(io, z->old, z->p->size - z->old, z->err);
-	return r < 0 && r != -EOPNOTSUPP ? r : qcow_io_flush(io, z->err);
+	return r == -EOPNOTSUPP ? 0 : r;
+}
+
+static int grow_data_file(struct resize *z)
+{
+	uint64_t size;
+	int r;
+
+	if (!z->p->data)
+		return 0;
+	r = qcow_io_size(z->p->data, &size, z->err);
+	if (!r)
+		r = z->p->data->fixed_end ? grow_on_device(z, size) : grow_file(z, size);
+	return r < 0 ? r : qcow_io_flush(z->p->data, z->err);
+}
+
+/* After the commit: until then the disk has what is behind its new end. */
+static int shrink_data_file(struct resize *z)
+{
+	struct qcow_io *io = z->p->data;
+
+	if (!io)
+		return 0;
+	return io->fixed_end ? clear_data(z, z->p->size, z->old)
+			     : qcow_io_truncate(io, z->p->size, z->err);
 }
 
 static int change(struct resize *z)
@@ -313,8 +355,8 @@ static int change(struct resize *z)
 		r = qcow_txn_bitmaps(&z->t, z->p->size, false, z->err);
 	if (!r)
 		r = qcow_txn_commit(&z->t, z->err);
-	if (!r && z->p->data && !z->p->data->fixed_end && z->p->size < z->old)
-		r = qcow_io_truncate(z->p->data, z->p->size, z->err);
+	if (!r && z->p->size < z->old)
+		r = shrink_data_file(z);
 	return r;
 }
 
