@@ -347,7 +347,8 @@ static int finish(struct copy *y)
 		return 0;
 	if (y->c.into)
 		return qcow_into_finish(y->c.into, 0, &y->err);
-	if (!y->builder && y->c.read && y->image.temp)
+	/* A stream's length is known now; and around the page cache whole units are written. */
+	if (!y->builder && y->image.temp)
 		r = qcow_io_truncate(y->image.io, y->c.size, &y->err);
 	if (!r && sync)
 		r = qcow_io_flush(y->c.io, &y->err);
