@@ -19,6 +19,12 @@ made() {
 	if [ -n "$why" ]; then fail "$1" "reading it back: $why"; else ok "$1"; fi
 }
 
+# converted NAME IMAGE RAW OPTION...: the options make the image, say that all went well, and it shows what the raw file has
+converted() {
+	"$QCOW" convert -O qcow2 "${@:4}" "$2" || { fail "$1" "exit status $?"; return; }
+	made "$1" "$2" "$3"
+}
+
 files() { find . -type f ! -name err -printf '%p %s %i\n' | sort; }
 
 # refused NAME WORDS COMMAND...: status 1, one line with WORDS, and no file is left or changed.
@@ -122,8 +128,7 @@ rm -rf over && mkdir over
 	qemu-img convert -f qcow2 -O raw i ../i.raw && truncate -s 5M other && dd if=../a.raw of=other bs=1M count=3 conv=notrunc) >log 2>&1
 over() { # over NAME BASE FORMAT OPTIONS LIMIT: fewer than LIMIT bytes are in it
 	rm -f over/o.q
-	"$QCOW" convert -O qcow2 -B "$2" -F "$3" -o "$4" over/i over/o.q || true
-	made "convert/over-$1" over/o.q i.raw
+	converted "convert/over-$1" over/o.q i.raw -B "$2" -F "$3" -o "$4" over/i
 	[ "$(stat -c %s over/o.q)" -lt "$5" ] || fail "convert/over-$1-size" "it has $(stat -c %s over/o.q) bytes"
 }
 over top-of-chain m qcow2 compat=1.1 700000
@@ -136,8 +141,7 @@ odd_end() { # odd_end NAME BASE-SIZE SOURCE-OPTIONS ZEROS DATA OPTIONS
 	rm -rf odd && mkdir odd
 	(cd odd && truncate -s "$2" b && printf 'base' | dd of=b bs=1 seek=4096 conv=notrunc && qemu-img create -f qcow2 -o "$3" -b b -F raw i 8M &&
 		$io -c "write -z 0 $4" -c "write -P 5 $4 $5" i && qemu-img convert -f qcow2 -O raw i ../odd.raw) >log 2>&1
-	"$QCOW" convert -O qcow2 -B b -F raw -o "$6" odd/i odd/o || true
-	made "convert/odd-end-$1" odd/o odd.raw
+	converted "convert/odd-end-$1" odd/o odd.raw -B b -F raw -o "$6" odd/i
 }
 odd_end 4k 530k cluster_size=4k 548k 28k cluster_size=64k
 odd_end extl2 2500k extended_l2=on 3M 512k cluster_size=2M
