@@ -202,6 +202,33 @@ static void test_tables_keep_away(void **state)
 	}
 }
 
+/* The same for what a commit freed: another entry, a crafted one, may name it too. */
+static void test_tables_keep_away_from_freed(void **state)
+{
+	struct qcow_lost far = { .host_off = 4096 * CLUSTER, .len = CLUSTER };
+	struct qcow_lease_extent e[4];
+	struct qcow_commit c;
+	uint64_t freed;
+	struct rw t;
+	size_t nr;
+
+	(void)state;
+	open_rw(&t, work_create("compat=1.1", "64M", "qemu-io -f qcow2 -c 'write 0 64k' $1"));
+	ok(&t, commit_one(&t, 0, 0, QCOW_DELTA_ZERO, &c));
+	assert_int_equal(c.nr_lost, 1);
+	freed = c.lost[0].host_off;
+	ok(&t, qcow_free(t.w, c.lost, c.nr_lost, &t.err));
+	ok(&t, qcow_lease_propose(t.w, CLUSTER, 1, e, 4, &nr, &t.err));
+	assert_true(nr == 2 && e[0].table && e[0].host_off > freed);
+	assert_true(!e[1].table && e[1].host_off == freed);
+	ok(&t, qcow_lease_grant(t.w, e, nr, &t.err));
+	/* But what was free all the time pushes none to where it lies. */
+	assert_int_equal(qcow_free(t.w, &far, 1, &t.err), -EIO);
+	ok(&t, qcow_lease_propose(t.w, CLUSTER, 1, e, 4, &nr, &t.err));
+	assert_true(nr == 2 && e[0].table && e[0].host_off < far.host_off);
+	close_rw(&t);
+}
+
 /* Refcounts of 0 do not make metadata free. */
 static void test_zeroed_refcounts(void **state)
 {
@@ -436,6 +463,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(test_lease_cycle),
 		cmocka_unit_test(test_lease_on_metadata),
 		cmocka_unit_test(test_tables_keep_away),
+		cmocka_unit_test(test_tables_keep_away_from_freed),
 		cmocka_unit_test(test_zeroed_refcounts),
 		cmocka_unit_test(test_full_disk_commits),
 		cmocka_unit_test(test_failed_flush_is_final),

@@ -252,13 +252,6 @@ static int back_l1(struct qcow_writer *w, struct qcow_error *err)
 	return r;
 }
 
-/* A guest had, or will have, what is below: see pick_tables(). */
-static void note_data(struct qcow_writer *w, uint64_t end)
-{
-	if (w->data_end < cluster_of(w, end))
-		w->data_end = cluster_of(w, end);
-}
-
 /* The refcounts of an extent that was granted are all 1; else it is still a proposal. */
 static int is_granted(struct qcow_writer *w, const struct qcow_lease_extent *e, bool *granted,
 		      struct qcow_error *err)
@@ -413,7 +406,7 @@ int qcow_lease_grant(struct qcow_writer *w, struct qcow_lease_extent *ext, size_
 		if (ext[i].table)
 			r = keep_tables(w, &ext[i], err);
 		else
-			note_data(w, ext[i].host_off + ext[i].len);
+			writer_note_data(w, ext[i].host_off + ext[i].len);
 	}
 	return r;
 }
@@ -451,7 +444,7 @@ int qcow_lease_adopt(struct qcow_writer *w, const struct qcow_lease_extent *ext,
 	if (!r && !w->io->fixed_end)
 		r = qcow_io_size(w->io, &end, err);
 	if (!r)
-		note_data(w, end);
+		writer_note_data(w, end);
 	for (i = 0; i < nr && !r; i++)
 		r = adopt_one(w, &ext[i], err);
 	return r;
@@ -491,7 +484,7 @@ int qcow_lease_return(struct qcow_writer *w, const struct qcow_lease_extent *ext
 			r = return_tables(w, &ext[i], err);
 			continue;
 		}
-		note_data(w, ext[i].host_off + ext[i].len);
+		writer_note_data(w, ext[i].host_off + ext[i].len);
 		r = qcow_ref_update(w, QCOW_REF_RELEASE, ext[i].host_off, ext[i].len, err);
 	}
 	return r;

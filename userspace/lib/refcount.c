@@ -166,6 +166,8 @@ int ref_update_one(struct qcow_writer *w, enum qcow_ref_op op, uint64_t cluster,
 	}
 	if (!new &&cluster < w->free_from)
 		w->free_from = cluster;
+	if (op == QCOW_REF_DOWN && !new)
+		writer_note_data(w, (cluster + 1) << w->h.cluster_bits);
 	return 0;
 }
 

@@ -142,4 +142,11 @@ static inline uint64_t round_up_cluster(const struct qcow_writer *w, uint64_t by
 	return (bytes + mask) & ~mask;
 }
 
+/* A guest had, or will have, what is below @end: no table goes there if it can be helped. */
+static inline void writer_note_data(struct qcow_writer *w, uint64_t end)
+{
+	if (w->data_end < cluster_of(w, end))
+		w->data_end = cluster_of(w, end);
+}
+
 #endif
