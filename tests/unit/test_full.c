@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "lib/writer-priv.h"
 #include "rw.h"
 
 #define SMALL	512ull	      /* a cluster, where refcounts have to grow */
@@ -92,11 +93,43 @@ static void test_bigger_table(void **state)
 	assert_true(n > 6);
 }
 
+/* No space behind the tables of a lease, which is asked for again and again. */
+static void test_tables_again(void **state)
+{
+	struct qcow_lease_extent e[4];
+	uint64_t first = 0, end;
+	struct rw t;
+	size_t nr, known = 0;
+	int i;
+
+	(void)state;
+	open_rw(&t, work_create("compat=1.1", "8T", ""));
+	end = t.m->space_end = t.m->size;
+	for (i = 0; i < 100; i++) {
+		ok(&t, qcow_lease_propose(t.w, CLUSTER, 64, e, 4, &nr, &t.err));
+		assert_true(nr == 2 && e[0].table && e[0].len == 64 * CLUSTER);
+		assert_int_equal(qcow_lease_grant(t.w, e, nr, &t.err), -ENOSPC);
+		first = i ? first : e[0].host_off;
+		known = i ? known : t.w->meta.nr;
+		assert_true(e[0].host_off == first && t.w->meta.nr == known);
+	}
+	assert_true(first <= end);
+	t.m->space_end = 0;
+	ok(&t, qcow_lease_propose(t.w, CLUSTER, 64, e, 4, &nr, &t.err));
+	ok(&t, qcow_lease_grant(t.w, e, nr, &t.err));
+	assert_true(e[0].host_off == first && t.w->nr_reserve == 64);
+	ok(&t, qcow_lease_return(t.w, e, nr, &t.err));
+	ok(&t, qcow_writer_finish(t.w, &t.err));
+	expect_sound(&t, 0);
+	close_rw(&t);
+}
+
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_new_block),
 		cmocka_unit_test(test_bigger_table),
+		cmocka_unit_test(test_tables_again),
 	};
 
 	if (argc > 1)

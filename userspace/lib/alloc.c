@@ -19,14 +19,22 @@ static bool is_pending(const struct qcow_writer *w, uint64_t cluster)
 	return false;
 }
 
-/* What a refcount of 0 is not enough for. */
-static bool is_takable(struct qcow_writer *w, uint64_t cluster)
+/*
+ * What a refcount of 0 is not enough for. What was claimed as a table and given up stays
+ * claimed: it is good for a table, and for nothing else.
+ */
+static bool is_takable(struct qcow_writer *w, uint64_t cluster, bool table)
 {
-	return cluster && !qcow_metaset_kind(&w->meta, cluster) && !is_pending(w, cluster);
+	int kind = qcow_metaset_kind(&w->meta, cluster);
+
+	if (!cluster || (kind && !(table && kind == QCOW_META_RESERVE)))
+		return false;
+	return !is_pending(w, cluster);
 }
 
 /* Covers @cluster and says whether it is free. */
-static int probe(struct qcow_writer *w, uint64_t cluster, bool *is_free, struct qcow_error *err)
+static int probe(struct qcow_writer *w, uint64_t cluster, bool table, bool *is_free,
+		 struct qcow_error *err)
 {
 	uint64_t refs;
 	int r;
@@ -35,11 +43,12 @@ static int probe(struct qcow_writer *w, uint64_t cluster, bool *is_free, struct 
 	if (r < 0)
 		return r;
 	r = qcow_ref_get(w, cluster << w->h.cluster_bits, &refs, err);
-	*is_free = !r && !refs && is_takable(w, cluster);
+	*is_free = !r && !refs && is_takable(w, cluster, table);
 	return r;
 }
 
-static int find_first(struct qcow_writer *w, uint64_t from, uint64_t *first, struct qcow_error *err)
+static int find_first(struct qcow_writer *w, uint64_t from, bool table, uint64_t *first,
+		      struct qcow_error *err)
 {
 	uint64_t c = from;
 	bool is_free;
@@ -53,7 +62,7 @@ static int find_first(struct qcow_writer *w, uint64_t from, uint64_t *first, str
 			c = *first;
 			continue;
 		}
-		r = probe(w, c, &is_free, err);
+		r = probe(w, c, table, &is_free, err);
 		if (r < 0 || is_free)
 			return r;
 		c++;
@@ -62,17 +71,17 @@ static int find_first(struct qcow_writer *w, uint64_t from, uint64_t *first, str
 			 "no free cluster is left up to %#" PRIx64, c << w->h.cluster_bits);
 }
 
-int qcow_alloc_find(struct qcow_writer *w, uint64_t from, uint64_t max, uint64_t *first,
+int qcow_alloc_find(struct qcow_writer *w, uint64_t from, uint64_t max, bool table, uint64_t *first,
 		    uint64_t *nr, struct qcow_error *err)
 {
 	bool is_free;
-	int r = find_first(w, from, first, err);
+	int r = find_first(w, from, table, first, err);
 
 	if (r < 0)
 		return r;
 	for (*nr = 1; *nr < max && *first + *nr < w->host_end; ++*nr) {
 		/* The run found so far is as good; whoever wants more meets the error. */
-		r = probe(w, *first + *nr, &is_free, NULL);
+		r = probe(w, *first + *nr, table, &is_free, NULL);
 		if (r < 0 || !is_free)
 			break;
 	}

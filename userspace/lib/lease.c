@@ -69,7 +69,7 @@ static int pick(struct picker *p, uint64_t from, uint64_t clusters, bool table,
 	int r;
 
 	while (clusters) {
-		r = qcow_alloc_find(w, from, clusters, &first, &nr, err);
+		r = qcow_alloc_find(w, from, clusters, table, &first, &nr, err);
 		if (r < 0)
 			return r;
 		if (w->nr_pending == MAX_PENDING)
