@@ -162,6 +162,57 @@ static void test_table_meets_reader(void **state)
 	qcow_mcache_destroy(params.cache);
 }
 
+/* ---- the refcount table is replaced ---------------------------------------------- */
+
+static struct {
+	struct rw t;
+	struct qcow_io_ops ops;
+	const struct qcow_io_ops *mem;
+	uint64_t old, asked;
+	bool replaced;
+} grown;
+
+static enum qcow_may_write ask(uint64_t host_off)
+{
+	_Alignas(4096) uint8_t page[QCOW_MCACHE_PAGE];
+
+	return (enum qcow_may_write)qcow_writer_may_write(grown.t.w, host_off, 512, page,
+							  &grown.t.err);
+}
+
+/* Entries to the old table and to the new one, followed at every write. */
+static int pwrite_and_ask(struct qcow_io *io, const void *buf, size_t len, uint64_t off)
+{
+	uint64_t now = qcow_writer_header(grown.t.w)->reftable_off;
+
+	grown.replaced = now != grown.old;
+	grown.asked += grown.replaced;
+	assert_int_equal(ask(grown.old), QCOW_MAY_WRITE_NEVER);
+	assert_int_equal(ask(now), QCOW_MAY_WRITE_NEVER);
+	return grown.mem->pwrite(io, buf, len, off);
+}
+
+static void test_replaced_table(void **state)
+{
+	struct qcow_lease_extent e[64];
+	struct rw *t = &grown.t;
+	size_t nr;
+
+	(void)state;
+	open_rw(t, work_create("cluster_size=512", "64M", ""));
+	grown.old = qcow_writer_header(t->w)->reftable_off;
+	grown.mem = t->m->io.ops;
+	grown.ops = *grown.mem;
+	grown.ops.pwrite = pwrite_and_ask;
+	t->m->io.ops = &grown.ops;
+	while (!grown.replaced) {
+		ok(t, qcow_lease_propose(t->w, 1 << 20, 0, e, 64, &nr, &t->err));
+		ok(t, qcow_lease_grant(t->w, e, nr, &t->err));
+	}
+	assert_true(grown.asked > 0 && ask(grown.old) == QCOW_MAY_WRITE_NEVER);
+	close_rw(t);
+}
+
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
@@ -169,6 +220,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(test_shared_is_not_writable),
 		cmocka_unit_test(test_hostile_entries),
 		cmocka_unit_test(test_table_meets_reader),
+		cmocka_unit_test(test_replaced_table),
 	};
 
 	if (argc > 1)

@@ -209,8 +209,13 @@ int writer_find_end(struct qcow_writer *w, struct qcow_error *err)
 /* All that may still become metadata: nothing may be allocated when it does. */
 static int reserve_room(struct qcow_writer *w, struct qcow_error *err)
 {
-	size_t nr = w->nr_bare + (w->max_reftable - w->nr_reftable) + 2ul * MAX_RESERVE;
+	size_t nr = w->nr_bare + 2ul * MAX_RESERVE;
+	uint64_t i;
 
+	for (i = 0; i < w->max_reftable; i++)
+		nr += !w->reftable[i];
+	/* A bigger refcount table is half as big again at least, so all are thrice the last. */
+	nr += 3 * cluster_of(w, w->max_reftable * 8) + 3;
 	if (qcow_metaset_reserve(&w->meta, nr) < 0)
 		return qcow_fail(err, ENOMEM, QCOW_NO_OFF, "no memory to keep track of %zu tables",
 				 nr);

@@ -167,15 +167,3 @@ int qcow_metaset_add_range(struct qcow_metaset *s, enum qcow_meta_kind kind, uin
 	s->ranges[s->nr_ranges++] = range;
 	return 0;
 }
-
-void qcow_metaset_move_range(struct qcow_metaset *s, enum qcow_meta_kind kind, uint64_t host_off,
-			     uint64_t len)
-{
-	size_t i;
-
-	pthread_rwlock_wrlock(&s->lock);
-	for (i = 0; i < s->nr_ranges; i++)
-		if (s->ranges[i].kind == kind)
-			s->ranges[i] = to_range(s, kind, host_off, len);
-	pthread_rwlock_unlock(&s->lock);
-}

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * Where an image's metadata is: ranges for the few tables of any length, a hash
- * table of clusters for refcount blocks and L2 tables.
+ * table of clusters for refcount blocks, L2 tables and what is new.
  *
  * A cluster in it is never leased and never writable by the guest, whatever its
- * refcount and the L2 entries say. Nothing leaves it but a refcount table that
+ * refcount and the L2 entries say. Nothing leaves it, not even a refcount table that
  * was replaced: forgetting is what an attacker would wait for.
  *
  * qcow_metaset_has() is safe in any thread; the others are the writer's.
@@ -58,9 +58,6 @@ int qcow_metaset_add(struct qcow_metaset *s, enum qcow_meta_kind kind, uint64_t 
 		     struct qcow_error *err);
 /* Room for @nr clusters more without allocation. */
 int qcow_metaset_reserve(struct qcow_metaset *s, size_t nr);
-/* The one range of this kind is now somewhere else. */
-void qcow_metaset_move_range(struct qcow_metaset *s, enum qcow_meta_kind kind, uint64_t host_off,
-			     uint64_t len);
 
 /* Does any part of the range belong to metadata? */
 bool qcow_metaset_has(struct qcow_metaset *s, uint64_t host_off, uint64_t len);

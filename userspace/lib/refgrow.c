@@ -165,13 +165,15 @@ static int add_growth(struct qcow_writer *w, const struct growth *g, struct qcow
 	uint64_t i;
 	int r = 0;
 
-	for (i = 0; i < g->blocks && !r; i++)
-		r = qcow_metaset_add(&w->meta, QCOW_META_REFBLOCK,
+	for (i = 0; i < g->blocks + g->clusters && !r; i++)
+		r = qcow_metaset_add(&w->meta,
+				     i < g->blocks ? QCOW_META_REFBLOCK : QCOW_META_REFTABLE,
 				     (g->first + i) << w->h.cluster_bits, err);
 	w->failed |= r < 0;
 	return r;
 }
 
+/* All of it is known as metadata before a refcount of it is seen. */
 static int use_growth(struct qcow_writer *w, const struct growth *g, struct qcow_error *err)
 {
 	uint64_t off = (g->first + g->blocks) << w->h.cluster_bits;
@@ -187,8 +189,6 @@ static int use_growth(struct qcow_writer *w, const struct growth *g, struct qcow
 	w->nr_reftable = g->entries;
 	pthread_rwlock_unlock(&w->reftable_lock);
 	w->nr_used += g->blocks + g->clusters;
-	qcow_metaset_move_range(&w->meta, QCOW_META_REFTABLE, off,
-				g->clusters << w->h.cluster_bits);
 	return 0;
 }
 
