@@ -43,7 +43,6 @@ static void give_back(struct rw *t, struct leases *l)
 static bool grow_with_writes(uint64_t boundary, long n)
 {
 	static struct leases before, across;
-	struct imgcheck c;
 	bool was_full;
 	struct rw t;
 
@@ -66,9 +65,7 @@ static bool grow_with_writes(uint64_t boundary, long n)
 	give_back(&t, &across);
 	give_back(&t, &before);
 	ok(&t, qcow_writer_finish(t.w, &t.err));
-	/* The old table, if there was no space to write that it is free. */
-	imgcheck(t.m->data, t.m->size, &c);
-	assert_true(!c.corruptions && c.leaks <= (was_full && boundary == TABLE));
+	expect_sound(&t, 0);
 	close_rw(&t);
 	return was_full;
 }

@@ -192,13 +192,27 @@ static int use_growth(struct qcow_writer *w, const struct growth *g, struct qcow
 	return 0;
 }
 
+/* Said again if the disk was full: there is nothing else to show that it is free. */
+int ref_free_old_table(struct qcow_writer *w, struct qcow_error *err)
+{
+	int r = 0;
+
+	if (w->old_table_len)
+		r = qcow_ref_update(w, QCOW_REF_RELEASE, w->old_table_off, w->old_table_len, err);
+	if (r != -ENOSPC)
+		w->old_table_len = 0;
+	return r;
+}
+
 static int grow_table(struct qcow_writer *w, uint64_t min_entries, struct qcow_error *err)
 {
 	uint64_t old_off = w->h.reftable_off;
 	uint64_t old_len = (uint64_t)w->h.reftable_clusters << w->h.cluster_bits;
 	struct growth g;
-	int r;
+	int r = ref_free_old_table(w, err);
 
+	if (r < 0)
+		return r;
 	r = plan_growth(w, min_entries, &g, err);
 	if (r < 0)
 		return r;
@@ -206,10 +220,13 @@ static int grow_table(struct qcow_writer *w, uint64_t min_entries, struct qcow_e
 			     (g.blocks + g.clusters) << w->h.cluster_bits))
 		return no_refcount(g.first << w->h.cluster_bits, err);
 	r = write_growth(w, &g, err);
+	if (!r)
+		r = use_growth(w, &g, err);
 	if (r < 0)
 		return r;
-	r = use_growth(w, &g, err);
-	return r < 0 ? r : qcow_ref_update(w, QCOW_REF_DOWN, old_off, old_len, err);
+	w->old_table_off = old_off;
+	w->old_table_len = old_len;
+	return ref_free_old_table(w, err);
 }
 
 int qcow_ref_cover(struct qcow_writer *w, uint64_t cluster, struct qcow_error *err)

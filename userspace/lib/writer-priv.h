@@ -53,8 +53,9 @@ struct qcow_writer {
 	/* The refcount table, host order, entries it has on disk. */
 	pthread_rwlock_t reftable_lock; /* may_write() reads beside the writer */
 	uint64_t *reftable;
-	uint64_t nr_reftable, max_reftable; /* entries */
-	uint32_t refblock_bits;		    /* log2 of refcounts in a block */
+	uint64_t nr_reftable, max_reftable;    /* entries */
+	uint32_t refblock_bits;		       /* log2 of refcounts in a block */
+	uint64_t old_table_off, old_table_len; /* bytes: one that was replaced, still counted */
 
 	uint64_t *l1;	  /* the active one, host order, as on disk */
 	bool l1_backed;	  /* it has space where it lies */
@@ -123,6 +124,10 @@ int commit_leftover(struct qcow_writer *w, struct qcow_error *err);
 /* As qcow_ref_update() of one cluster, but left in ref_edit: edit_finish() writes it. */
 int ref_update_one(struct qcow_writer *w, enum qcow_ref_op op, uint64_t cluster,
 		   struct qcow_error *err);
+
+/* ---- refgrow.c: the refcounts of a table that was replaced go down ------------------ */
+
+int ref_free_old_table(struct qcow_writer *w, struct qcow_error *err);
 
 /* ---- load.c: what create reads -------------------------------------------------- */
 

@@ -244,6 +244,8 @@ int qcow_writer_finish(struct qcow_writer *w, struct qcow_error *err)
 		return r;
 	r = commit_leftover(w, err);
 	if (!r)
+		r = ref_free_old_table(w, err);
+	if (!r)
 		r = return_reserve(w, err);
 	if (r < 0)
 		return r;
