@@ -291,17 +291,11 @@ int qcow_builder_pack(struct qcow_builder *b, uint64_t guest_off, const void *by
 /* A device holds anything, and so does a data file on one: then nobody may read there. */
 static int clear(struct qcow_builder *b, uint64_t host_off, uint64_t len, struct qcow_error *err)
 {
-	size_t n = cluster_size(b);
-	int r = -EOPNOTSUPP;
+	bool cheap = b->p.prealloc == QCOW_PREALLOC_FALLOC;
 
-	if (b->p.prealloc == QCOW_PREALLOC_FALLOC)
-		r = qcow_io_zero(b->io, host_off, len, err);
-	if (r != -EOPNOTSUPP)
-		return r;
-	/* Nothing is compressed beside preallocation: the tail is zeros all the time. */
-	for (r = 0; len && !r; len -= n, host_off += n)
-		r = qcow_io_pwrite(b->io, b->tail, n, host_off, err);
-	return r;
+	/* Nothing is compressed beside preallocation: the tail is free. */
+	return (cheap ? qcow_io_clear : qcow_io_write_zeros)(b->io, host_off, len, b->tail,
+							     cluster_size(b), err);
 }
 
 static int preallocate(struct qcow_builder *b, uint64_t guest_off, uint64_t nr,

@@ -221,19 +221,13 @@ static int write_l2(struct maker *m)
 
 static int write_data(struct maker *m)
 {
-	uint64_t i, off = m->l.data_at << m->h.cluster_bits;
-	int r = -EOPNOTSUPP;
+	uint64_t off = m->l.data_at << m->h.cluster_bits, len = m->l.data << m->h.cluster_bits;
+	bool cheap = m->p->prealloc == QCOW_PREALLOC_FALLOC;
 
-	if (!m->l.data || m->p->prealloc < QCOW_PREALLOC_FALLOC)
+	if (!len || m->p->prealloc < QCOW_PREALLOC_FALLOC)
 		return 0;
-	if (m->p->prealloc == QCOW_PREALLOC_FALLOC)
-		r = qcow_io_zero(m->io, off, m->l.data << m->h.cluster_bits, m->err);
-	if (r != -EOPNOTSUPP)
-		return r;
-	memset(m->buf, 0, qcow_cluster_size(&m->h));
-	for (i = 0, r = 0; i < m->l.data && !r; i++)
-		r = write_cluster(m, m->l.data_at + i);
-	return r;
+	return (cheap ? qcow_io_clear : qcow_io_write_zeros)(m->io, off, len, m->buf,
+							     qcow_cluster_size(&m->h), m->err);
 }
 
 /* A device may hold an old image, whose header must not meet our tables. */

@@ -36,11 +36,9 @@ static bool is_above(const struct fold *f, const struct qcow_extent *e)
 
 static int put_raw(struct fold *f, uint64_t off, uint64_t len)
 {
-	int r = -EOPNOTSUPP;
-
 	if (qcow_is_zero(f->buf, len))
-		r = qcow_io_zero(f->p->raw, off, len, f->err);
-	return r == -EOPNOTSUPP ? qcow_io_pwrite(f->p->raw, f->buf, len, off, f->err) : r;
+		return qcow_io_clear(f->p->raw, off, len, f->buf, len, f->err);
+	return qcow_io_pwrite(f->p->raw, f->buf, len, off, f->err);
 }
 
 static int one_unit(struct fold *f, uint64_t off)

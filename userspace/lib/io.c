@@ -135,6 +135,28 @@ int qcow_io_room(struct qcow_io *io, uint64_t *bytes, struct qcow_error *err)
 	return r;
 }
 
+int qcow_io_write_zeros(struct qcow_io *io, uint64_t host_off, uint64_t len, void *buf, size_t size,
+			struct qcow_error *err)
+{
+	size_t n;
+	int r = 0;
+
+	memset(buf, 0, len < size ? len : size);
+	for (; len && !r; len -= n, host_off += n) {
+		n = len < size ? len : size;
+		r = qcow_io_pwrite(io, buf, n, host_off, err);
+	}
+	return r;
+}
+
+int qcow_io_clear(struct qcow_io *io, uint64_t host_off, uint64_t len, void *buf, size_t size,
+		  struct qcow_error *err)
+{
+	int r = qcow_io_zero(io, host_off, len, err);
+
+	return r == -EOPNOTSUPP ? qcow_io_write_zeros(io, host_off, len, buf, size, err) : r;
+}
+
 void qcow_io_hole(struct qcow_io *io, uint64_t host_off, uint64_t *len, bool *is_hole)
 {
 	if (!io->ops->hole || io->ops->hole(io, host_off, len, is_hole) < 0)

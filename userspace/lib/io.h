@@ -92,6 +92,13 @@ int qcow_io_back(struct qcow_io *io, uint64_t host_off, uint64_t len, struct qco
 int qcow_io_punch(struct qcow_io *io, uint64_t host_off, uint64_t len, struct qcow_error *err);
 int qcow_io_room(struct qcow_io *io, uint64_t *bytes, struct qcow_error *err);
 
+/* Writes zeros, @size bytes at a time from @buf, which becomes zeros. */
+int qcow_io_write_zeros(struct qcow_io *io, uint64_t host_off, uint64_t len, void *buf, size_t size,
+			struct qcow_error *err);
+/* Makes the range read as zeros: by qcow_io_zero(), or else as qcow_io_write_zeros(). */
+int qcow_io_clear(struct qcow_io *io, uint64_t host_off, uint64_t len, void *buf, size_t size,
+		  struct qcow_error *err);
+
 /* Never fails: what cannot be asked has no hole. */
 void qcow_io_hole(struct qcow_io *io, uint64_t host_off, uint64_t *len, bool *is_hole);
 

@@ -122,29 +122,12 @@ static int put_into(struct worker *w)
 
 /* ---- a raw disk -------------------------------------------------------------------- */
 
-static int write_zeros(struct worker *w, uint64_t off, uint64_t len)
-{
-	struct job *j = w->j;
-	size_t n;
-	int r = 0;
-
-	for (; len && !r; len -= n, off += n) {
-		n = len < j->chunk ? len : j->chunk;
-		memset(w->buf, 0, n);
-		r = qcow_io_pwrite(j->c->io, w->buf, n, off, w->err);
-	}
-	return r;
-}
-
 /* Overwrites the buffer, if it has to write. */
 static int clear_disk(struct worker *w, uint64_t off, uint64_t len)
 {
-	int r;
+	struct job *j = w->j;
 
-	if (w->j->c->blank)
-		return 0;
-	r = qcow_io_zero(w->j->c->io, off, len, w->err);
-	return r == -EOPNOTSUPP ? write_zeros(w, off, len) : r;
+	return j->c->blank ? 0 : qcow_io_clear(j->c->io, off, len, w->buf, j->chunk, w->err);
 }
 
 static int store_runs(struct worker *w, enum unit_kind which)

@@ -272,16 +272,10 @@ static int hide_backing(struct resize *z)
 
 static int clear_data(struct resize *z, uint64_t off, uint64_t end)
 {
-	uint64_t cluster = qcow_cluster_size(&z->t.h), len;
-	int r = off < end ? qcow_io_zero(z->p->data, off, end - off, z->err) : 0;
-
-	if (r != -EOPNOTSUPP)
-		return r;
-	for (r = 0; off < end && !r; off += len) {
-		len = end - off < cluster ? end - off : cluster;
-		r = qcow_io_pwrite(z->p->data, z->zeros, len, off, z->err);
-	}
-	return r;
+	if (off >= end)
+		return 0;
+	return qcow_io_clear(z->p->data, off, end - off, z->zeros, qcow_cluster_size(&z->t.h),
+			     z->err);
 }
 
 /* It keeps what was there; raw it shows that, else only in the cluster where the disk ended. */
