@@ -36,7 +36,7 @@ done
 cases snapshots "$(image compat=1.1) && qemu-img snapshot -c a i && $io -c 'write -P 8 2M 64k' i"
 cases data-file "$(image data_file=d)"
 cases data-file-raw "$(image data_file=d,data_file_raw=on)"
-for v in compat=1.1 extended_l2=on cluster_size=512; do
+for v in compat=1.1 extended_l2=on cluster_size=512 data_file=d data_file=d,extended_l2=on; do
 	for size in 1300k 2M; do
 		# A base that is longer must not come to light.
 		cases "base-longer-$v-$size" "qemu-img create -f raw b 3M && qemu-io -f raw -c 'write -P 5 0 3M' b &&

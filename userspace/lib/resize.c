@@ -142,15 +142,22 @@ static int read_shown(struct resize *z, uint64_t off, size_t len)
 	return r;
 }
 
+/* Would a bigger disk show more of the backing file in this cluster? */
+static bool shines(const struct resize *z, uint64_t edge, uint64_t entry, uint64_t bitmap)
+{
+	bool open =
+		qcow_has_extl2(&z->t.h) ? ((bitmap | bitmap >> 32) & ALL_SUBS) != ALL_SUBS : !entry;
+
+	return open && z->p->backing_size > edge;
+}
+
 /* Is there anything behind @edge that a bigger disk must not show? */
 static int has_rest(struct resize *z, uint64_t edge, uint64_t entry, uint64_t bitmap, bool *rest)
 {
 	uint64_t size = qcow_cluster_size(&z->t.h), in = edge & (size - 1);
-	bool open =
-		qcow_has_extl2(&z->t.h) ? ((bitmap | bitmap >> 32) & ALL_SUBS) != ALL_SUBS : !entry;
 	int r;
 
-	*rest = entry & QCOW_L2_COMPRESSED || (open && z->p->backing_size > edge);
+	*rest = entry & QCOW_L2_COMPRESSED || shines(z, edge, entry, bitmap);
 	if (*rest || !(entry & QCOW_ENTRY_OFF_MASK))
 		return 0;
 	r = qcow_io_pread(z->t.w->io, z->buf, size, entry & QCOW_ENTRY_OFF_MASK, z->err);
@@ -178,15 +185,33 @@ static int trim_entry(struct resize *z, uint64_t cluster, uint64_t *entry, uint6
 	return r;
 }
 
+/* The cluster becomes the data file's, which has only zeros behind the disk's end. */
+static int own_entry(struct resize *z, uint64_t cluster, uint64_t *entry, uint64_t *bitmap)
+{
+	uint64_t start = cluster << z->t.h.cluster_bits;
+	int r;
+
+	if (!z->p->data || !shines(z, z->old, *entry, *bitmap))
+		return 0;
+	r = read_shown(z, start, z->old - start);
+	if (!r)
+		r = qcow_io_pwrite(z->p->data, z->buf, z->old - start, start, z->err);
+	*entry = start | QCOW_ENTRY_COPIED;
+	if (qcow_has_extl2(&z->t.h))
+		*bitmap = ALL_SUBS;
+	return r;
+}
+
 static int trim_edge(struct resize *z)
 {
 	uint64_t edge = z->p->size < z->old ? z->p->size : z->old;
 	uint64_t cluster = edge >> z->t.h.cluster_bits;
+	bool data = qcow_has_data_file(&z->t.h), behind = z->p->backing_size > edge;
 
-	/* The data file itself ends there, or is cleared. */
-	if (!(edge & (qcow_cluster_size(&z->t.h) - 1)) || qcow_has_data_file(&z->t.h))
+	/* A data file itself ends there, or is cleared. */
+	if (!(edge & (qcow_cluster_size(&z->t.h) - 1)) || (data && z->p->size < z->old))
 		return 0;
-	return edit_range(z, cluster, cluster + 1, trim_entry, z->p->backing_size > edge);
+	return edit_range(z, cluster, cluster + 1, data ? own_entry : trim_entry, behind);
 }
 
 /* ---- preallocation ----------------------------------------------------------------------- */
