@@ -109,7 +109,16 @@ def one_case(seed, source, work, library):
         theirs = judge.qemu(top, os.path.join(work, "theirs"), size)
     except subprocess.TimeoutExpired:
         return done, ours, None, None if ours.state in ("read", "refused") else rules.differ(ours, judge.Verdict("read"))
-    return done, ours, theirs, rules.differ(ours, theirs)
+    what = rules.differ(ours, theirs)
+    if not what and done[0] in images.WITH_SNAPSHOT:
+        what = snapshot_differs(top, work, library)
+    return done, ours, theirs, what
+
+
+def snapshot_differs(top, work, library):
+    ours = library.judge(top, os.path.join(work, "ours"), ["snapshot:1"])
+    what = rules.differ_in_snapshot(ours, top, os.path.join(work, "theirs"))
+    return what and f"snapshot 1: {what}"
 
 
 class Worker:

@@ -55,6 +55,8 @@ def packed(name, size, *opts):
 MIX = ("write -P 1 0 128k", "write -z 160k 64k", "write -P 2 300k 20k", "write -P 3 480k 32k", "discard 64k 64k")
 
 IMAGES = {}
+# Those with a snapshot whose id is 1.
+WITH_SNAPSHOT = ("snapshots", "snapshots-v2", "vm-state")
 
 
 def image(fn):

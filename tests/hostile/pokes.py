@@ -109,6 +109,8 @@ header("080-l1-size-0-with-snapshot", "snapshots", l1_size=0)
 header("080-backing-len-max", backing_off=0x1000, backing_len=U32)
 l2("080-l2-entry-far", 0xbfffffffffff0000)
 l2("080-l2-entry-past-eof", 0x800000ffffff0000)
+l2("080-l2-entry-far-with-snapshot", 0xbfffffffffff0000, "snapshots")
+l2("080-l2-entry-past-eof-with-snapshot", 0x800000ffffff0000, "snapshots")
 POKES.append(Poke("080-snapshot-l1-off", "snapshots", lambda e: e.snapshot("l1_off", 0x400200), "same"))
 POKES.append(Poke("080-snapshot-l1-size", "snapshots", lambda e: e.snapshot("l1_size", 0x10000000), "same"))
 
