@@ -10,6 +10,7 @@
 
 #include <cmocka.h>
 
+#include "lib/be.h"
 #include "lib/resize.h"
 #include "verbs.h"
 
@@ -192,6 +193,28 @@ static void test_data_device(void **state)
 	data_device(true);
 }
 
+/* An old version 2 image that was amended: the snapshot must not get the disk's new size. */
+static void test_snapshot_without_size(void **state)
+{
+	struct call c = { .size = 1 << 30 };
+	struct qcow_error err = { 0 };
+	uint64_t view;
+	uint8_t *entry;
+
+	(void)state;
+	c.m = work_create("cluster_size=4k", "299k", "qemu-img snapshot -c snap $1");
+	entry = c.m->data + qcow_be64(c.m->data + 64);
+	assert_int_equal(qcow_be32(entry + 36), 24);
+	/* Behind the fixed fields: extra data, the id "1", the name. */
+	memmove(entry + 40, entry + 64, 5);
+	qcow_put_be32(entry + 36, 0);
+	view = verb_view(c.m);
+	assert_int_equal(run_call(c.m, 0, &c, &err), -ENOTSUP);
+	assert_non_null(strstr(err.text, "\"snap\""));
+	assert_true(verb_view(c.m) == view);
+	memio_destroy(c.m);
+}
+
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
@@ -199,6 +222,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(test_faults),
 		cmocka_unit_test(test_barriers),
 		cmocka_unit_test(test_data_device),
+		cmocka_unit_test(test_snapshot_without_size),
 	};
 
 	if (argc > 1)

@@ -9,6 +9,7 @@
 #include "lib/be.h"
 #include "lib/bitedit.h"
 #include "lib/l2.h"
+#include "lib/snapshot.h"
 #include "lib/txnwalk.h"
 #include "lib/writer-priv.h"
 
@@ -400,6 +401,16 @@ static int check(const struct qcow_header *h, const struct qcow_resize_params *p
 	return 0;
 }
 
+/* Snapshots of an image that was version 2 once may be of whatever size the disk has. */
+static int check_snapshot(const struct qcow_snapshot *s, void *arg)
+{
+	if (s->has_disk_size)
+		return 0;
+	return qcow_fail(arg, ENOTSUP, QCOW_NO_OFF,
+			 "snapshot \"%s\" does not record the size of its disk; delete it",
+			 s->name);
+}
+
 int qcow_resize(struct qcow_writer *w, const struct qcow_resize_params *p, struct qcow_error *err)
 {
 	struct resize z = { .p = p, .old = w->h.size & ~511ull, .err = err };
@@ -407,6 +418,9 @@ int qcow_resize(struct qcow_writer *w, const struct qcow_resize_params *p, struc
 	int r = check(&w->h, p, err);
 
 	if (r < 0 || p->size == w->h.size)
+		return r;
+	r = qcow_snapshots_walk(w->io, &w->h, check_snapshot, err, err);
+	if (r < 0)
 		return r;
 	r = qcow_txn_begin(&z.t, w, w->h.refcount_order, err);
 	z.buf = aligned_alloc(META_PAGE, room);

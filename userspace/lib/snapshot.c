@@ -58,7 +58,8 @@ static int read_extra(struct walk *k, uint64_t off, uint32_t len, struct qcow_sn
 		return r;
 	if (len >= 8)
 		s->vm_state_size = qcow_be64(e.vm_state);
-	if (len >= 16)
+	s->has_disk_size = len >= 16;
+	if (s->has_disk_size)
 		s->disk_size = qcow_be64(e.disk_size);
 	if (len >= 24)
 		s->icount = qcow_be64(e.icount);

@@ -22,6 +22,7 @@ struct qcow_snapshot {
 	uint64_t vm_clock_nsec;
 	uint64_t vm_state_size; /* bytes */
 	uint64_t disk_size;	/* bytes; the image's own if not recorded (v2, or damage) */
+	bool has_disk_size;	/* it is recorded */
 	uint64_t icount;	/* UINT64_MAX = not recorded */
 	uint64_t entry_off;	/* of the entry in the table, bytes into the file */
 	uint32_t entry_len;	/* bytes, padding to 8 included */
