@@ -11,6 +11,7 @@
 
 #include <cmocka.h>
 
+#include "imgcheck.h"
 #include "lib/rebase.h"
 #include "verbs.h"
 
@@ -155,6 +156,25 @@ static void test_faults(void **state)
 	memio_destroy(s.base);
 }
 
+/* What was to be copied finds no space: nothing stays taken for it. */
+static void test_full(void **state)
+{
+	struct setup s = { .base = make_base(1) };
+	struct memio *m = work_image("%s", images[0]);
+	uint64_t size = m->size;
+	struct imgcheck c;
+	struct qcow_error err = { 0 };
+
+	(void)state;
+	m->space_end = size + 20 * 4096;
+	assert_int_equal(run_rebase(m, 0, &s, &err), -ENOSPC);
+	imgcheck(m->data, m->size, &c);
+	assert_true(!c.corruptions && !c.leaks);
+	assert_true(m->size <= size);
+	memio_destroy(m);
+	memio_destroy(s.base);
+}
+
 /* Does not fit the header's first sector: it is written before the header names it. */
 static const char *long_name(void)
 {
@@ -198,9 +218,8 @@ static void test_barriers(void **state)
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_flatten),
-		cmocka_unit_test(test_other),
-		cmocka_unit_test(test_faults),
+		cmocka_unit_test(test_flatten),	 cmocka_unit_test(test_other),
+		cmocka_unit_test(test_faults),	 cmocka_unit_test(test_full),
 		cmocka_unit_test(test_barriers),
 	};
 

@@ -125,6 +125,9 @@ static int place(struct qcow_fill *f, struct qcow_error *err)
 					   n * f->cluster, ext[i].host_off, err);
 			done += n;
 		}
+		/* No space behind it, most likely: nothing points there yet. */
+		if (r < 0)
+			qcow_lease_return(f->w, ext, nr, NULL);
 	}
 	return r;
 }
