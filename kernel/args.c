@@ -154,9 +154,18 @@ void qcow_args_free(struct qcow_args *args)
 	kfree(args->options);
 }
 
-/* dm splits words at blanks unless a backslash stands before them. */
-static unsigned int print_word(const char *word, char *result, unsigned int maxlen,
-			       unsigned int sz)
+/**
+ * qcow_args_print_word() - write a word of a table or status line
+ * @word: dm splits a line at blanks unless a backslash stands before them
+ * @result: where to
+ * @maxlen: its size
+ * @sz: how much of it is used
+ *
+ * Context: any.
+ * Return: how much of it is used now.
+ */
+unsigned int qcow_args_print_word(const char *word, char *result, unsigned int maxlen,
+				  unsigned int sz)
 {
 	for (; *word; word++)
 		DMEMIT("%s%c", *word == '\\' || isspace(*word) ? "\\" : "", *word);
@@ -177,12 +186,12 @@ unsigned int qcow_args_print(const struct qcow_args *args, char *result, unsigne
 	const char *word = args->options;
 	unsigned int i, sz = 0;
 
-	sz = print_word(args->path, result, maxlen, sz);
+	sz = qcow_args_print_word(args->path, result, maxlen, sz);
 	if (args->nr_options)
 		DMEMIT(" %u", args->nr_options);
 	for (i = 0; i < args->nr_options; i++, word += strlen(word) + 1) {
 		DMEMIT(" ");
-		sz = print_word(word, result, maxlen, sz);
+		sz = qcow_args_print_word(word, result, maxlen, sz);
 	}
 	return sz;
 }

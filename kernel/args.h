@@ -29,6 +29,8 @@ struct qcow_args {
 
 int qcow_args_parse(struct qcow_args *args, struct dm_target *ti, unsigned int argc, char **argv);
 void qcow_args_free(struct qcow_args *args);
+unsigned int qcow_args_print_word(const char *word, char *result, unsigned int maxlen,
+				  unsigned int sz);
 unsigned int qcow_args_print(const struct qcow_args *args, char *result, unsigned int maxlen);
 
 #endif

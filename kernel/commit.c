@@ -26,12 +26,17 @@ static int flush_layer(struct qcow_disk *disk)
 	int r;
 
 	disk->commit.nr_flushes++;
-	if (layer->bdev)
-		return blkdev_issue_flush(layer->bdev) ? -EIO : 0;
-	noio = memalloc_noio_save();
-	r = vfs_fsync(layer->file, 1);
-	memalloc_noio_restore(noio);
-	return r ? -EIO : 0;
+	if (layer->bdev) {
+		r = blkdev_issue_flush(layer->bdev);
+	} else {
+		noio = memalloc_noio_save();
+		r = vfs_fsync(layer->file, 1);
+		memalloc_noio_restore(noio);
+	}
+	if (!r)
+		return 0;
+	qcow_errors_flush(&disk->errors, layer, r);
+	return -EIO;
 }
 
 /* ---- one COMMIT --------------------------------------------------------------- */
@@ -217,6 +222,7 @@ static void break_down(struct qcow_disk *disk, int error)
 {
 	lockdep_assert_held(&disk->commit.mutex);
 	WRITE_ONCE(disk->commit.broken, error);
+	qcow_errors_mode(&disk->errors, "COMMIT", error, NULL);
 	disk->degrade(disk);
 }
 

@@ -133,8 +133,10 @@ static void part_done(struct bio *bio)
 	struct qcow_cell *cell = bio->bi_private;
 	bool write = op_is_write(bio_op(bio));
 
-	if (bio->bi_status)
+	if (bio->bi_status) {
 		cell->status = bio->bi_status;
+		qcow_disk_failed(cell->disk, bio);
+	}
 	qcow_disk_leave(bio);
 	bio_put(bio);
 	if (!atomic_dec_and_test(&cell->pending))

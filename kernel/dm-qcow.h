@@ -26,11 +26,13 @@
  *                                generation's freed clusters
  * alloc->lock          spinlock  the pool, its state, the proposal      process
  * room->lock           spinlock  what is left below; what was told of it  process
+ * errors->lock         spinlock  what failed last; interrupts off          any
  * map->pages xa_lock   spinlock  changes of the map, deltas; lookups    process
  *                                use RCU
  *
  * None of them is taken in interrupt context: ki_complete() and end_io touch
- * per-CPU counters and atomics only, and hand the rest to a workqueue.
+ * per-CPU counters and atomics only, and hand the rest to a workqueue. But one,
+ * when a bio has failed: errors->lock, under which no other is taken.
  *
  * target->layers[] needs no lock on the I/O path: it changes only while dm has
  * the target suspended and every bio drained.

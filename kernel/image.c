@@ -283,6 +283,7 @@ static int open_layer(struct opened *o, const void *data, unsigned int i)
 	int r;
 
 	memcpy(&desc, data + i * sizeof(desc), sizeof(desc));
+	o->layers[i].errors = &o->t->disk.errors;
 	if (desc.flags & ~DM_QCOW_LAYER_WRITABLE)
 		return -EINVAL;
 	if (desc.flags & DM_QCOW_LAYER_WRITABLE) {
@@ -517,23 +518,13 @@ static void lost(struct qcow_link *link)
 	qcow_target_event(t);
 }
 
-static void log_error(const struct qcow_target *t, const struct qcow_answer *a)
-{
-	const char *text = a->text ?: "no reason given";
-
-	if (a->cmd == DM_QCOW_CMD_LOAD || a->cmd == DM_QCOW_CMD_FETCH)
-		DMERR_LIMIT("%s: %.*s", t->args.path, DM_QCOW_MAX_TEXT, text);
-	else
-		DMERR("%s: %.*s", t->args.path, DM_QCOW_MAX_TEXT, text);
-}
-
 static int answer(struct qcow_link *link, const struct qcow_answer *a)
 {
 	struct qcow_target *t = target_of(link);
 
 	/* Asked each second until there is some; that there is none is said once. */
 	if (a->error && !(a->cmd == DM_QCOW_CMD_PROPOSE && a->error == -ENOSPC))
-		log_error(t, a);
+		qcow_errors_upcall(&t->disk.errors, a->cmd, a->error, a->text);
 	return qcow_upcalls_answer(&t->disk.upcalls, a);
 }
 

@@ -8,92 +8,14 @@
 
 #define SPLITS_MIN	16
 
-/* Our own bios carry their data in front of them, dm's clones carry it for dm. */
-static struct qcow_io *io_of(struct qcow_disk *disk, struct bio *bio)
+/* Whoever carries it out may change the bio's own: should it fail, this says where. */
+static void send_to(struct bio *bio, struct qcow_layer_io *io, struct qcow_layer *layer,
+		    sector_t host_sector)
 {
-	if (bio->bi_pool == &disk->splits || bio->bi_pool == &disk->clones)
-		return &container_of(bio, struct qcow_split, bio)->io;
-	return dm_per_bio_data(bio, sizeof(struct qcow_io));
-}
-
-/**
- * qcow_disk_own() - prepare a bio of our own
- * @disk: open
- * @bio: just allocated from disk->splits or disk->clones
- *
- * Its end_io has to call qcow_disk_leave().
- *
- * Context: any.
- */
-void qcow_disk_own(struct qcow_disk *disk, struct bio *bio)
-{
-	struct qcow_split *split = container_of(bio, struct qcow_split, bio);
-
-	split->disk = disk;
-	split->io.epoch = QCOW_EPOCH_NONE;
-	split->io.starved = false;
-}
-
-/**
- * qcow_disk_leave() - a bio of our own is done
- * @bio: the bio
- *
- * Context: any, interrupts included.
- */
-void qcow_disk_leave(struct bio *bio)
-{
-	struct qcow_split *split = container_of(bio, struct qcow_split, bio);
-
-	qcow_inflight_leave(&split->disk->inflight, split->io.epoch);
-}
-
-static void part_end_io(struct bio *part)
-{
-	struct bio *bio = part->bi_private;
-
-	qcow_disk_leave(part);
-	if (part->bi_status && !bio->bi_status)
-		bio->bi_status = part->bi_status;
-	bio_put(part);
-	bio_endio(bio);
-}
-
-/**
- * qcow_disk_chain() - have a bio of our own be part of another
- * @disk: open
- * @part: just allocated from disk->splits or disk->clones
- * @bio: does not end before @part has, and gets its error
- *
- * Context: any.
- */
-void qcow_disk_chain(struct qcow_disk *disk, struct bio *part, struct bio *bio)
-{
-	qcow_disk_own(disk, part);
-	part->bi_private = bio;
-	part->bi_end_io = part_end_io;
-	bio_inc_remaining(bio);
-}
-
-/**
- * qcow_disk_cut() - split the front off a bio
- * @disk: open
- * @bio: ends when its parts have ended
- * @nr_sectors: of the front
- *
- * Cannot fail: the bio set has a reserve, and each piece is under way before the next
- * is cut.
- *
- * Context: process, never under current->bio_list; may sleep, without I/O.
- * Return: the front.
- */
-struct bio *qcow_disk_cut(struct qcow_disk *disk, struct bio *bio, unsigned int nr_sectors)
-{
-	struct bio *part = bio_split(bio, nr_sectors, GFP_NOIO, &disk->splits);
-
-	qcow_disk_chain(disk, part, bio);
-	if (op_is_write(bio_op(bio)))
-		io_of(disk, part)->starved = io_of(disk, bio)->starved;
-	return part;
+	io->layer = layer;
+	io->pos = (loff_t)host_sector << SECTOR_SHIFT;
+	bio_set_dev(bio, layer->bdev);
+	bio->bi_iter.bi_sector = host_sector;
 }
 
 /**
@@ -109,7 +31,7 @@ void qcow_disk_submit(struct qcow_disk *disk, struct bio *bio, unsigned int laye
 		      sector_t host_sector)
 {
 	struct qcow_layer *l = &disk->layers[layer];
-	struct qcow_layer_io *io = &io_of(disk, bio)->layer_io;
+	struct qcow_layer_io *io = &qcow_io_of(disk, bio)->layer_io;
 
 	if (!l->bdev) {
 		/* Its cell waits for space, and sends it again. */
@@ -117,8 +39,7 @@ void qcow_disk_submit(struct qcow_disk *disk, struct bio *bio, unsigned int laye
 		qcow_file_submit(disk->file_queues, l, bio, io, host_sector);
 		return;
 	}
-	bio_set_dev(bio, l->bdev);
-	bio->bi_iter.bi_sector = host_sector;
+	send_to(bio, io, l, host_sector);
 	submit_bio_noacct(bio);
 }
 
@@ -135,8 +56,7 @@ static bool follow(struct qcow_disk *disk, struct bio *bio, struct qcow_io *io,
 	case DM_QCOW_RUN_DATA:
 		layer = &disk->layers[x->layer];
 		if (likely(layer->bdev)) {
-			bio_set_dev(bio, layer->bdev);
-			bio->bi_iter.bi_sector = x->host_sector;
+			send_to(bio, &io->layer_io, layer, x->host_sector);
 			return true;
 		}
 		io->layer_io.starved = disk->alloc.shortage.timeout ? &disk->starved : NULL;
@@ -148,6 +68,7 @@ static bool follow(struct qcow_disk *disk, struct bio *bio, struct qcow_io *io,
 		bio_endio(bio);
 		return false;
 	default:
+		io->layer_io.layer = NULL;
 		qcow_fetch(disk, bio);
 		return false;
 	}
@@ -158,6 +79,7 @@ static void leave(struct qcow_disk *disk, struct qcow_io *io)
 {
 	qcow_inflight_leave(&disk->inflight, io->epoch);
 	io->epoch = QCOW_EPOCH_NONE;
+	io->layer_io.layer = NULL;
 }
 
 /*
@@ -313,7 +235,7 @@ int qcow_disk_map_flush(struct qcow_disk *disk, struct bio *bio)
 	struct qcow_layer *layer = &disk->layers[disk->map.data_layer];
 
 	if (layer->bdev && qcow_commit_idle(disk)) {
-		bio_set_dev(bio, layer->bdev);
+		send_to(bio, &qcow_io_of(disk, bio)->layer_io, layer, 0);
 		return DM_MAPIO_REMAPPED;
 	}
 	qcow_commit_flush(disk, bio);
@@ -361,6 +283,7 @@ static bool is_loaded(struct qcow_disk *disk, sector_t sector)
  */
 static void submit(struct qcow_disk *disk, struct bio *bio)
 {
+	struct qcow_layer_io *io = &qcow_io_of(disk, bio)->layer_io;
 	struct bio *part;
 
 	if (likely(!bio_flagged(bio, BIO_CHAIN))) {
@@ -369,6 +292,9 @@ static void submit(struct qcow_disk *disk, struct bio *bio)
 	}
 	part = bio_alloc_clone(bio->bi_bdev, bio, GFP_NOIO, &disk->splits);
 	qcow_disk_chain(disk, part, bio);
+	qcow_io_of(disk, part)->layer_io.layer = io->layer;
+	qcow_io_of(disk, part)->layer_io.pos = io->pos;
+	io->layer = NULL;
 	submit_bio_noacct(part);
 	bio_endio(bio);
 }
@@ -403,8 +329,8 @@ void qcow_disk_dispatch(struct qcow_disk *disk, struct bio *bio, const struct qc
 		if (look_up(disk, bio, page, &x, &epoch)) {
 			if (x.nr_sectors < bio_sectors(bio))
 				part = qcow_disk_cut(disk, bio, x.nr_sectors);
-			io_of(disk, part)->epoch = epoch;
-			if (follow(disk, part, io_of(disk, part), &x))
+			qcow_io_of(disk, part)->epoch = epoch;
+			if (follow(disk, part, qcow_io_of(disk, part), &x))
 				submit(disk, part);
 		} else if (op_is_write(bio_op(bio)) && is_loaded(disk, bio->bi_iter.bi_sector)) {
 			part = enter_cell(disk, bio);
@@ -494,7 +420,7 @@ static void take_starved(struct work_struct *work)
  */
 bool qcow_disk_is_starved(struct qcow_disk *disk, struct bio *bio)
 {
-	return io_of(disk, bio)->starved;
+	return qcow_io_of(disk, bio)->starved;
 }
 
 /**

@@ -22,6 +22,7 @@
 #include "cache.h"
 #include "cell.h"
 #include "commit.h"
+#include "errors.h"
 #include "inflight.h"
 #include "layer.h"
 #include "map.h"
@@ -78,6 +79,7 @@ struct qcow_disk {
 	struct qcow_cells cells;
 	struct qcow_commit commit;
 	struct qcow_room room;
+	struct qcow_errors errors;
 	struct qcow_copy *copy_reserve;
 	unsigned long copy_reserved;
 	bool writable;			/* was opened so; constant while open */
@@ -91,6 +93,14 @@ struct qcow_disk {
 	struct work_struct deferred_work;
 	struct qcow_starved starved;
 };
+
+/* Our own bios carry their data in front of them, dm's clones carry it for dm. */
+static inline struct qcow_io *qcow_io_of(struct qcow_disk *disk, struct bio *bio)
+{
+	if (bio->bi_pool == &disk->splits || bio->bi_pool == &disk->clones)
+		return &container_of(bio, struct qcow_split, bio)->io;
+	return dm_per_bio_data(bio, sizeof(struct qcow_io));
+}
 
 int qcow_disk_init(struct qcow_disk *disk);
 int qcow_disk_reserve(struct qcow_disk *disk);
@@ -111,6 +121,7 @@ void qcow_disk_defer(struct qcow_disk *disk, struct bio *bio);
 bool qcow_disk_is_starved(struct qcow_disk *disk, struct bio *bio);
 void qcow_disk_own(struct qcow_disk *disk, struct bio *bio);
 void qcow_disk_leave(struct bio *bio);
+void qcow_disk_failed(struct qcow_disk *disk, struct bio *bio);
 void qcow_disk_chain(struct qcow_disk *disk, struct bio *part, struct bio *bio);
 struct bio *qcow_disk_cut(struct qcow_disk *disk, struct bio *bio, unsigned int nr_sectors);
 

@@ -20,6 +20,7 @@
 #include <linux/workqueue.h>
 
 #include "dm-qcow.h"
+#include "errors.h"
 #include "layer.h"
 
 /* Tags asked for at a time: they must be adjacent, and shallow queues have few that are. */
@@ -63,13 +64,20 @@ static bool past_eof(const struct qcow_layer_io *io, long last)
 	       io->pos >= i_size_read(file_inode(io->layer->file));
 }
 
+/* Any context, interrupts included. */
+static void fail(struct qcow_layer_io *io, int error)
+{
+	io->bio->bi_status = errno_to_blk_status(error);
+	qcow_errors_bio(io->layer->errors, io->layer, io->bio, io->pos, error);
+}
+
 /* Any context, interrupts included. @r is what the read returned. */
 static void complete_read(struct qcow_layer_io *io, long r)
 {
 	struct bio *bio = io->bio;
 
 	if (unlikely(r < 0)) {
-		bio->bi_status = errno_to_blk_status(r);
+		fail(io, r);
 	} else if (unlikely(r < bio->bi_iter.bi_size)) {
 		bio_advance(bio, r);
 		io->pos += r;
@@ -187,7 +195,7 @@ static void complete_write(struct qcow_layer_io *io, long r)
 		return;
 	}
 	if (unlikely(r <= 0)) {
-		bio->bi_status = r ? errno_to_blk_status(r) : BLK_STS_IOERR;
+		fail(io, r ?: -EIO);
 	} else if (unlikely(r < bio->bi_iter.bi_size)) {
 		bio_advance(bio, r);
 		io->pos += r;

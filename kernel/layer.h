@@ -15,10 +15,13 @@
 #include <linux/workqueue.h>
 #include <linux/dm-qcow.h>
 
+struct qcow_errors;
+
 /**
  * struct qcow_layer - one opened layer
  * @file: our reference to the helper's open file description. Also for a block
  *	device: it holds the locks that keep other programs off the image
+ * @errors: the target's
  * @bdev: the block device, as the constructor opened it; NULL for a regular file
  * @size: bytes when it was opened
  * @flags: DM_QCOW_LAYER_*
@@ -26,6 +29,7 @@
  */
 struct qcow_layer {
 	struct file *file;
+	struct qcow_errors *errors;
 	struct block_device *bdev;
 	u64 size;
 	u32 flags;
@@ -48,9 +52,9 @@ struct qcow_starved {
  * struct qcow_layer_io - what a layer needs while a bio is with it
  * @iocb: for a regular file
  * @node: on a queue of bios to submit
- * @layer: where the bio goes
+ * @layer: where the bio goes; NULL: nowhere, for now
  * @bio: whose data it is; its bi_iter is what is left to do
- * @pos: bytes into the file of what is left
+ * @pos: bytes into the layer; of a file, of what is left
  * @queues: where short reads and writes are continued
  * @starved: where a write goes that finds no room; NULL: it ends with BLK_STS_NOSPC
  */

@@ -106,6 +106,18 @@ static bool run_ok(const struct qcow_disk *disk, const struct dm_qcow_run *run, 
 	return place_ok(disk, layer, run->host_off, length);
 }
 
+/* The image has guest data on its own metadata. */
+static void refuse_writes(struct qcow_disk *disk, u64 page_idx)
+{
+	sector_t sector = page_idx * DM_QCOW_PAGE_BLOCKS * qcow_map_block_sectors(&disk->map);
+	char why[80];
+
+	snprintf(why, sizeof(why), "guest data lies on metadata or free space, behind byte %llu",
+		 (u64)sector << SECTOR_SHIFT);
+	qcow_errors_mode(&disk->errors, "LOAD", -EIO, why);
+	disk->degrade(disk);
+}
+
 static int fill_page(struct qcow_disk *disk, struct qcow_map_page *page,
 		     const struct qcow_answer *answer)
 {
@@ -119,7 +131,7 @@ static int fill_page(struct qcow_disk *disk, struct qcow_map_page *page,
 		if (!run_ok(disk, &run, fill.nr_blocks))
 			return -EINVAL;
 		if ((run.flags & DM_QCOW_RUN_BROKEN) && disk->writable)
-			disk->degrade(disk);
+			refuse_writes(disk, answer->page);
 		r = qcow_map_fill(&disk->map, &fill, &run);
 		if (r)
 			return r;

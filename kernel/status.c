@@ -80,6 +80,32 @@ static unsigned int print_pairs(const struct pair *pairs, unsigned int nr, unsig
 	return sz;
 }
 
+/* What failed, in four pairs; nothing if nothing has. */
+static unsigned int print_failure(const struct qcow_failure *f, const char *name,
+				  unsigned int sz, char *result, unsigned int maxlen)
+{
+	DMEMIT(" %s_op %s %s_errno %d %s_at ", name, f->op, name, -f->error, name);
+	sz = qcow_args_print_word(f->at, result, maxlen, sz);
+	if (f->off == QCOW_NO_OFF)
+		DMEMIT(" %s_offset -", name);
+	else
+		DMEMIT(" %s_offset %llu", name, f->off);
+	return sz;
+}
+
+#define FAILURE_PAIRS	4
+
+static void print_failures(struct qcow_errors *e, bool last, bool mode, unsigned int sz,
+			   char *result, unsigned int maxlen)
+{
+	spin_lock_irq(&e->lock);
+	if (last)
+		sz = print_failure(&e->last, "last", sz, result, maxlen);
+	if (mode)
+		print_failure(&e->mode, "mode", sz, result, maxlen);
+	spin_unlock_irq(&e->lock);
+}
+
 /**
  * qcow_status_print() - the status line
  * @t: the target
@@ -130,11 +156,14 @@ void qcow_status_print(struct qcow_target *t, char *result, unsigned int maxlen)
 		{ "commits", commit->nr_commits },
 		{ "committed", commit->nr_committed },
 	};
+	/* Once there is one there always is; what it says may change until it is printed. */
+	bool last = READ_ONCE(t->disk.errors.last.op), mode = READ_ONCE(t->disk.errors.mode.op);
 	struct pair room[2];
 	unsigned int nr_room = room_pairs(t, room), sz = 0;
 
 	DMEMIT("%s %s %s %zu", qcow_mode_name(READ_ONCE(t->mode)), helper_word(t), image_word(t),
-	       ARRAY_SIZE(pairs) + nr_room);
+	       ARRAY_SIZE(pairs) + nr_room + FAILURE_PAIRS * (last + mode));
 	sz = print_pairs(pairs, ARRAY_SIZE(pairs), sz, result, maxlen);
-	print_pairs(room, nr_room, sz, result, maxlen);
+	sz = print_pairs(room, nr_room, sz, result, maxlen);
+	print_failures(&t->disk.errors, last, mode, sz, result, maxlen);
 }

@@ -163,6 +163,7 @@ static void pool_changed(struct qcow_alloc *alloc, int error)
 		qcow_cells_fail(disk, error);
 		break;
 	default:
+		qcow_errors_mode(&disk->errors, "lease", error, NULL);
 		degrade(disk);
 		qcow_cells_fail(disk, error);
 	}
@@ -223,6 +224,7 @@ static int qcow_ctr(struct dm_target *ti, unsigned int argc, char **argv)
 	r = qcow_args_parse(&t->args, ti, argc, argv);
 	if (r)
 		goto out_free;
+	qcow_errors_init(&t->disk.errors, t->args.path);
 	ti->error = "Out of memory";
 	r = qcow_disk_init(&t->disk);
 	if (r)
@@ -308,6 +310,7 @@ static void no_epoch(struct bio *bio)
 
 	io->epoch = QCOW_EPOCH_NONE;
 	io->starved = false;
+	io->layer_io.layer = NULL;
 }
 
 static int map_other(struct qcow_target *t, struct bio *bio)
@@ -343,13 +346,20 @@ static int qcow_map(struct dm_target *ti, struct bio *bio)
 	return qcow_disk_map(&t->disk, bio);
 }
 
+static void note_error(struct qcow_target *t, struct bio *bio, blk_status_t error)
+{
+	atomic_long_inc(&t->nr_errors);
+	qcow_disk_failed(&t->disk, bio);
+	qcow_errors_seen(&t->disk.errors, bio, blk_status_to_errno(error));
+}
+
 static int qcow_end_io(struct dm_target *ti, struct bio *bio, blk_status_t *error)
 {
 	struct qcow_target *t = ti->private;
 
 	qcow_disk_end_io(&t->disk, bio);
 	if (unlikely(*error) && *error != BLK_STS_DM_REQUEUE && *error != BLK_STS_AGAIN) {
-		atomic_long_inc(&t->nr_errors);
+		note_error(t, bio, *error);
 		qcow_target_event(t);
 	}
 	return DM_ENDIO_DONE;
@@ -437,6 +447,13 @@ static void qcow_status(struct dm_target *ti, status_type_t type, unsigned int f
 	}
 }
 
+static void obey(struct qcow_target *t, enum qcow_mode mode)
+{
+	if (mode > READ_ONCE(t->mode))
+		qcow_errors_mode(&t->disk.errors, "message", 0, "somebody said so");
+	qcow_target_set_mode(t, mode);
+}
+
 /*
  * drop_caches	forget the map and the fetched blocks; they are asked for again
  * mode ro|fail	restrict the device, for good
@@ -452,9 +469,9 @@ static int qcow_message(struct dm_target *ti, unsigned int argc, char **argv, ch
 	}
 	if (argc == 2 && !strcasecmp(argv[0], "mode")) {
 		if (!strcasecmp(argv[1], "ro"))
-			qcow_target_set_mode(t, QCOW_MODE_RO);
+			obey(t, QCOW_MODE_RO);
 		else if (!strcasecmp(argv[1], "fail"))
-			qcow_target_set_mode(t, QCOW_MODE_FAIL);
+			obey(t, QCOW_MODE_FAIL);
 		else
 			return -EINVAL;
 		return 0;

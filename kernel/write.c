@@ -168,6 +168,8 @@ static void front_written(struct bio *clone)
 	struct qcow_cell *cell = clone->bi_private;
 
 	cell->status = clone->bi_status;
+	if (unlikely(cell->status))
+		qcow_disk_failed(cell->disk, clone);
 	bio_put(clone);
 	INIT_WORK(&cell->work, qcow_write_finish);
 	qcow_cell_go_on(cell);
