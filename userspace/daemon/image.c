@@ -266,6 +266,7 @@ int image_open(struct image *image, struct lane *lane, struct qnl_msg *answer,
 		r = begin_writing(image, drop_bitmaps, err);
 	if (r)
 		return r;
+	host_chain_name_layers(image->chain);
 	put_shape(answer, image->chain);
 	put_layers(answer, lane, image->chain);
 	if (image->writing) {
@@ -340,6 +341,8 @@ int image_adopt(struct image *image, const struct qnl_array *layers, const struc
 		r = use_chain(image, chain, err);
 	if (!r && image->writing)
 		adopt_writing(image, drop_bitmaps, leases);
+	if (!r)
+		host_chain_name_layers(image->chain);
 	image->lost = r;
 	return r;
 }

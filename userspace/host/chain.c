@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -73,6 +74,12 @@ void host_chain_close(struct host_chain *hc)
 		free(hc->path[i]);
 	}
 	free(hc);
+}
+
+void host_chain_name_layers(struct host_chain *hc)
+{
+	for (size_t i = 0; i < hc->nr; i++)
+		hc->io[i]->name = hc->path[i];
 }
 
 bool host_same_file(const struct host_layer *a, const struct host_layer *b)
@@ -454,9 +461,9 @@ int host_chain_open(struct host_chain **out, const char *image,
 static int adopt_layer(struct host_chain *hc, int fd, host_tag_t tag,
 		       const struct host_chain_params *params, struct qcow_error *err)
 {
-	char *path = strdup("");
+	char *path;
 
-	if (!path) {
+	if (asprintf(&path, "layer %zu", hc->nr) < 0) {
 		close(fd);
 		return qcow_fail(err, ENOMEM, QCOW_NO_OFF, "out of memory");
 	}

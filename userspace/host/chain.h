@@ -51,7 +51,7 @@ struct host_layer {
 	uint64_t size;	    /* bytes, when opened; by whom the kernel has it from, if adopted */
 	uint32_t dio_align; /* bytes: offset and length of direct I/O */
 	uint32_t mem_align; /* bytes: buffer address */
-	const char *path;   /* as written, joined; "" after adopt */
+	const char *path;   /* as written, joined; "layer <n>" after adopt */
 };
 
 struct host_chain;
@@ -111,6 +111,9 @@ int host_chain_adopt(struct host_chain **hc, const int *fds, const host_tag_t *t
 
 /* Closes everything, and with it the locks unless the kernel keeps a copy. NULL is fine. */
 void host_chain_close(struct host_chain *hc);
+
+/* From now on what the library says of reading and writing begins with the layer's path. */
+void host_chain_name_layers(struct host_chain *hc);
 
 struct qcow_chain *host_chain_lib(struct host_chain *hc);
 size_t host_chain_nr_layers(const struct host_chain *hc);

@@ -5,6 +5,13 @@
 #include <inttypes.h>
 #include <string.h>
 
+static int named(const struct qcow_io *io, int r, struct qcow_error *err)
+{
+	if (io->name)
+		qcow_error_prefix(err, "%s", io->name);
+	return r;
+}
+
 int qcow_io_pread(struct qcow_io *io, void *buf, size_t len, uint64_t host_off,
 		  struct qcow_error *err)
 {
@@ -17,9 +24,11 @@ int qcow_io_pread(struct qcow_io *io, void *buf, size_t len, uint64_t host_off,
 				 len, host_off);
 	r = io->ops->pread(io, buf, len, host_off);
 	if (r < 0)
-		return qcow_fail(err, -r, host_off,
-				 "cannot read %zu bytes at offset %#" PRIx64 ": %s", len, host_off,
-				 strerror(-r));
+		return named(io,
+			     qcow_fail(err, -r, host_off,
+				       "cannot read %zu bytes at offset %#" PRIx64 ": %s", len,
+				       host_off, strerror(-r)),
+			     err);
 	return 0;
 }
 
@@ -45,12 +54,14 @@ static int check_write(bool able, uint64_t len, uint64_t host_off, struct qcow_e
 	return 0;
 }
 
-static int fail_write(int r, const char *what, uint64_t len, uint64_t host_off,
-		      struct qcow_error *err)
+static int fail_write(const struct qcow_io *io, int r, const char *what, uint64_t len,
+		      uint64_t host_off, struct qcow_error *err)
 {
-	return qcow_fail(err, -r, host_off,
-			 "cannot %s %" PRIu64 " bytes at offset %#" PRIx64 ": %s", what, len,
-			 host_off, strerror(-r));
+	return named(io,
+		     qcow_fail(err, -r, host_off,
+			       "cannot %s %" PRIu64 " bytes at offset %#" PRIx64 ": %s", what, len,
+			       host_off, strerror(-r)),
+		     err);
 }
 
 int qcow_io_pwrite(struct qcow_io *io, const void *buf, size_t len, uint64_t host_off,
@@ -61,7 +72,7 @@ int qcow_io_pwrite(struct qcow_io *io, const void *buf, size_t len, uint64_t hos
 	if (r < 0)
 		return r;
 	r = io->ops->pwrite(io, buf, len, host_off);
-	return r < 0 ? fail_write(r, "write", len, host_off, err) : 0;
+	return r < 0 ? fail_write(io, r, "write", len, host_off, err) : 0;
 }
 
 int qcow_io_flush(struct qcow_io *io, struct qcow_error *err)
@@ -72,7 +83,8 @@ int qcow_io_flush(struct qcow_io *io, struct qcow_error *err)
 		return r;
 	r = io->ops->flush(io);
 	if (r < 0)
-		return qcow_fail(err, -r, QCOW_NO_OFF, "cannot flush: %s", strerror(-r));
+		return named(io, qcow_fail(err, -r, QCOW_NO_OFF, "cannot flush: %s", strerror(-r)),
+			     err);
 	return 0;
 }
 
@@ -97,7 +109,7 @@ int qcow_io_zero(struct qcow_io *io, uint64_t host_off, uint64_t len, struct qco
 		return r;
 	r = io->ops->zero ? io->ops->zero(io, host_off, len) : -EOPNOTSUPP;
 	if (r < 0 && r != -EOPNOTSUPP)
-		return fail_write(r, "zero", len, host_off, err);
+		return fail_write(io, r, "zero", len, host_off, err);
 	return r;
 }
 
@@ -109,7 +121,7 @@ int qcow_io_back(struct qcow_io *io, uint64_t host_off, uint64_t len, struct qco
 		return r;
 	r = io->ops->back ? io->ops->back(io, host_off, len) : -EOPNOTSUPP;
 	if (r < 0 && r != -EOPNOTSUPP)
-		return fail_write(r, "find space for", len, host_off, err);
+		return fail_write(io, r, "find space for", len, host_off, err);
 	return r;
 }
 
@@ -121,7 +133,7 @@ int qcow_io_punch(struct qcow_io *io, uint64_t host_off, uint64_t len, struct qc
 		return r;
 	r = io->ops->punch ? io->ops->punch(io, host_off, len) : -EOPNOTSUPP;
 	if (r < 0 && r != -EOPNOTSUPP)
-		return fail_write(r, "discard", len, host_off, err);
+		return fail_write(io, r, "discard", len, host_off, err);
 	return r;
 }
 

@@ -70,6 +70,7 @@ struct qcow_io {
 	uint32_t align;	    /* of offset and length for direct I/O; power of two, 1 = none */
 	uint32_t mem_align; /* of the buffer's address; power of two */
 	bool fixed_end;	    /* a block device: nobody can read past its end */
+	const char *name;   /* what messages about it begin with; NULL: the caller says it */
 };
 
 /* Largest host offset the library asks for: off_t is signed, and QEMU stops 1 GiB before its end.
