@@ -29,6 +29,37 @@ static void test_status(void **state)
 	status_exit(&s);
 }
 
+/* What failed is in pairs of its own, which are no counters; blanks in words are escaped. */
+static void test_failures(void **state)
+{
+	struct status_failure f;
+	struct status s;
+
+	(void)state;
+	assert_int_equal(status_parse(&s, "RO attached open 9 errors 3 "
+					  "last_op read last_errno 5 last_at dm-3 last_offset 4096 "
+					  "mode_op COMMIT mode_errno 28 mode_at no\\ space "
+					  "mode_offset -"),
+			 0);
+	assert_true(status_failure(&s, "last", &f));
+	assert_string_equal(f.op, "read");
+	assert_int_equal(f.error, 5);
+	assert_string_equal(f.at, "dm-3");
+	assert_string_equal(f.offset, "4096");
+	assert_true(status_failure(&s, "mode", &f));
+	assert_string_equal(f.op, "COMMIT");
+	assert_int_equal(f.error, 28);
+	assert_string_equal(f.at, "no space");
+	assert_null(f.offset);
+	for (size_t i = 0; i < s.nr_pairs; i++)
+		assert_int_equal(status_is_counter(&s.pairs[i]), i == 0);
+	status_exit(&s);
+	assert_int_equal(status_parse(&s, "RW attached open 1 errors 0"), 0);
+	assert_false(status_failure(&s, "last", &f));
+	assert_false(status_failure(&s, "mode", &f));
+	status_exit(&s);
+}
+
 static void test_malformed_status(void **state)
 {
 	static const char *const lines[] = {
@@ -146,6 +177,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_status),
+		cmocka_unit_test(test_failures),
 		cmocka_unit_test(test_malformed_status),
 		cmocka_unit_test(test_table_round_trip),
 		cmocka_unit_test(test_words_that_cannot_be_passed),

@@ -36,6 +36,28 @@ static void print_table(const struct device_target *target)
 	table_words_exit(&table);
 }
 
+/* The helper's words mostly end with what the error is. */
+static bool says_it(const char *text, const char *error)
+{
+	size_t len = strlen(text), tail = strlen(error);
+
+	return len >= tail && !strcmp(text + len - tail, error);
+}
+
+static void print_failure(const struct status *status, const char *name, const char *title)
+{
+	struct status_failure f;
+
+	if (!status_failure(status, name, &f))
+		return;
+	printf("  %s %s: %s", title, f.op, f.at);
+	if (f.offset)
+		printf(" at byte %s", f.offset);
+	if (f.error && !says_it(f.at, strerror(f.error)))
+		printf(": %s", strerror(f.error));
+	putchar('\n');
+}
+
 static void print_status(const struct device_target *target)
 {
 	struct status status;
@@ -45,8 +67,11 @@ static void print_status(const struct device_target *target)
 		return;
 	}
 	printf("  mode:    %s, image %s, helper %s\n", status.mode, status.image, status.helper);
+	print_failure(&status, "mode", "since:  ");
+	print_failure(&status, "last", "failed: ");
 	for (size_t i = 0; i < status.nr_pairs; i++)
-		printf("  %-14s %s\n", status.pairs[i].key, status.pairs[i].value);
+		if (status_is_counter(&status.pairs[i]))
+			printf("  %-14s %s\n", status.pairs[i].key, status.pairs[i].value);
 	status_exit(&status);
 }
 
@@ -123,6 +148,23 @@ static struct json_object *pair_value(const char *text)
 	return json_object_new_uint64(value);
 }
 
+static void add_failure(struct json_object *to, const char *key, const struct status *status,
+			const char *name)
+{
+	struct json_object *out;
+	struct status_failure f;
+
+	if (!status_failure(status, name, &f))
+		return;
+	out = json_object_new_object();
+	add_string(out, "operation", f.op);
+	add_uint(out, "errno", (uint64_t)f.error);
+	add_string(out, "where", f.at);
+	if (f.offset)
+		json_object_object_add(out, "offset", pair_value(f.offset));
+	json_object_object_add(to, key, out);
+}
+
 static void add_status(struct json_object *to, const struct device_target *target)
 {
 	struct json_object *counters;
@@ -133,10 +175,13 @@ static void add_status(struct json_object *to, const struct device_target *targe
 	add_string(to, "mode", status.mode);
 	add_string(to, "helper", status.helper);
 	add_string(to, "image-state", status.image);
+	add_failure(to, "mode-reason", &status, "mode");
+	add_failure(to, "last-error", &status, "last");
 	counters = json_object_new_object();
 	for (size_t i = 0; i < status.nr_pairs; i++)
-		json_object_object_add(counters, status.pairs[i].key,
-				       pair_value(status.pairs[i].value));
+		if (status_is_counter(&status.pairs[i]))
+			json_object_object_add(counters, status.pairs[i].key,
+					       pair_value(status.pairs[i].value));
 	json_object_object_add(to, "counters", counters);
 	status_exit(&status);
 }

@@ -98,6 +98,37 @@ void status_exit(struct status *status)
 	memset(status, 0, sizeof(*status));
 }
 
+/* The value of "<name>_<what>", or NULL. */
+static const char *failure_value(const struct status *status, const char *name, const char *what)
+{
+	size_t len = strlen(name);
+
+	for (size_t i = 0; i < status->nr_pairs; i++) {
+		const char *key = status->pairs[i].key;
+
+		if (!strncmp(key, name, len) && key[len] == '_' && !strcmp(key + len + 1, what))
+			return status->pairs[i].value;
+	}
+	return NULL;
+}
+
+bool status_failure(const struct status *status, const char *name, struct status_failure *failure)
+{
+	const char *error = failure_value(status, name, "errno");
+	const char *offset = failure_value(status, name, "offset");
+
+	failure->op = failure_value(status, name, "op");
+	failure->at = failure_value(status, name, "at");
+	failure->error = error ? atoi(error) : 0;
+	failure->offset = offset && isdigit((unsigned char)*offset) ? offset : NULL;
+	return failure->op && failure->at;
+}
+
+bool status_is_counter(const struct status_pair *pair)
+{
+	return strncmp(pair->key, "last_", 5) && strncmp(pair->key, "mode_", 5);
+}
+
 int table_words_parse(struct table_words *table, const char *params)
 {
 	size_t nr = 0;

@@ -3,6 +3,7 @@
 #ifndef QCOW_TOOLS_STATUS_H
 #define QCOW_TOOLS_STATUS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 struct status_pair {
@@ -19,9 +20,25 @@ struct status {
 	char *line; /* what the others point into */
 };
 
-/* "<mode> <helper> <image> <nr_pairs> <key> <value>...". -EINVAL if it is not that. */
+/*
+ * "<mode> <helper> <image> <nr_pairs> <key> <value>...", blanks in a value escaped. -EINVAL if
+ * it is not that.
+ */
 int status_parse(struct status *status, const char *line);
 void status_exit(struct status *status);
+
+/* Something that failed. */
+struct status_failure {
+	const char *op;	    /* read, write, flush, COMMIT, ... */
+	const char *at;	    /* a device or file, or the helper's words; "-" */
+	int error;	    /* errno; 0: nothing failed, somebody said so */
+	const char *offset; /* bytes into it; NULL: no place in particular */
+};
+
+/* Says the status "<name>_op" and what belongs to it? */
+bool status_failure(const struct status *status, const char *name, struct status_failure *failure);
+/* Is a pair a counter, or does it belong to a failure? */
+bool status_is_counter(const struct status_pair *pair);
 
 struct table_words {
 	char **words; /* unescaped; the image's path is the first */
