@@ -12,7 +12,7 @@
 . "$TESTS/write.sh"
 requires qemu-img python3 blkdiscard
 
-# frail ok|write|all, or frail at OFFSET LENGTH: what the device "frail" over disk1 fails at from now on
+# frail ok|write|all, or frail at|write-at OFFSET LENGTH: what the device "frail" over disk1 fails at from now on
 frail() {
 	frail_next "$@"
 	[ ! -b /dev/mapper/frail ] || frail_now
@@ -26,10 +26,13 @@ frail_next() {
 	ok) echo "0 $sectors linear $disk1 0" ;;
 	write) echo "0 $sectors flakey $disk1 0 0 3600 1 error_writes" ;;
 	all) echo "0 $sectors flakey $disk1 0 0 3600" ;;
-	at)
+	at | write-at)
 		first=$(($2 / 512)) last=$((($2 + $3) / 512))
-		echo "0 $first linear $disk1 0"
-		echo "$first $((last - first)) error"
+		[ "$first" = 0 ] || echo "0 $first linear $disk1 0"
+		case $1 in
+		at) echo "$first $((last - first)) error" ;;
+		write-at) echo "$first $((last - first)) flakey $disk1 $first 0 3600 1 error_writes" ;;
+		esac
 		echo "$last $((sectors - last)) linear $disk1 $last"
 		;;
 	esac >"$SCRATCH/table"
@@ -46,8 +49,12 @@ frail_now() {
 }
 
 write_block() { # write_block NUMBER BYTE: of 64 KiB, durably
+	put_block "$@" && sync -d /dev/mapper/e
+}
+
+put_block() { # put_block NUMBER BYTE: and no flush
 	head -c 65536 /dev/zero | tr '\0' "\\$(printf %o "$2")" |
-		dd of=/dev/mapper/e bs=64k count=1 seek="$1" iflag=fullblock oflag=direct conv=fsync,nocreat status=none
+		dd of=/dev/mapper/e bs=64k count=1 seek="$1" iflag=fullblock oflag=direct conv=nocreat status=none
 }
 
 read_block() { # read_block NUMBER: from the disk below
@@ -79,6 +86,37 @@ mode_is() {
 	equal "mode" "$(state e mode)" "$1"
 }
 
+# says last-error|mode-reason ERRNO OPERATION WHERE [OFFSET]: what the status says; WHERE and OFFSET are patterns
+says() {
+	local got title=failed
+	got=$(qcow status e --json | python3 -c 'import json, sys
+f = json.load(sys.stdin)["targets"][0].get(sys.argv[1], {})
+print(*(f.get(key) for key in ("errno", "operation", "offset", "where")))' "$1")
+	# shellcheck disable=SC2053 # a pattern
+	[[ $got == $2\ $3\ ${5-None}\ $4 ]] || fail "$1: '$got', not '$2 $3 ${5-None} $4'"
+	[ "$1" = last-error ] || title=since
+	qcow status e | grep -q "^  $title: *$3: " || fail "not in words: $(qcow status e)"
+}
+
+# No reason for a mode that has not changed.
+mode_is_rw() {
+	mode_is RW
+	! qcow status e --json | grep -q mode-reason || fail "a reason for mode RW: $(dmsetup status e)"
+}
+
+# frail as the kernel calls it
+frail_name() {
+	echo "dm-$(dmsetup info -c --noheadings -o minor frail)"
+}
+
+# place_of NUMBER: where that block of the image on frail is, in bytes; what is written is committed
+place_of() {
+	blockdev --flushbufs /dev/mapper/frail
+	qemu-img map -U -f qcow2 --output=json /dev/mapper/frail | python3 -c 'import json, sys
+at = int(sys.argv[1]) * 65536
+print([e["offset"] + at - e["start"] for e in json.load(sys.stdin) if e["start"] <= at < e["start"] + e["length"]][0])' "$1"
+}
+
 told_read_only() { # told_read_only EVENTS-BEFORE
 	[ "$(state e mode)" = RO ] && [ "$(events)" -gt "$1" ]
 }
@@ -94,20 +132,24 @@ pool_is_full() {
 
 # Data that cannot be written fails alone: nobody else suffers, and later it can.
 failing_data() {
-	local errors
+	local errors place
 	frail ok
 	qemu-img create -q -f qcow2 /dev/mapper/frail 128M
 	open_rw e /dev/mapper/frail
 	write_block 1 0x21
 	write_block 2 0x22
 	eventually 60 pool_is_full
+	place=$(place_of 1)
 	frail write
 	# In place, and to a new cluster.
 	io_error write_block 1 0x31
+	says last-error 5 write "$(frail_name)" "$place"
 	io_error write_block 3 0x33
+	says last-error 5 write "$(frail_name)" '[1-9]*'
+	[ "$(qcow status e --json | grep -c "\"offset\": $place\$")" = 0 ] || fail "the same place"
 	read_block 2
 	frail ok
-	mode_is RW
+	mode_is_rw
 	errors=$(counter e errors)
 	equal "errors" "$((errors >= 2))" 1
 	write_block 4 0x44
@@ -125,13 +167,12 @@ failing_part() {
 	local bad
 	qemu-img create -q -f qcow2 /dev/mapper/frail 128M
 	qemu-io -f qcow2 -c 'write -q -P 0x71 64k 64k' /dev/mapper/frail
-	bad=$(qemu-img map -f qcow2 --output=json /dev/mapper/frail |
-		python3 -c 'import json, sys; print([e["offset"] for e in json.load(sys.stdin) if e["start"] == 65536][0])')
-	blockdev --flushbufs /dev/mapper/frail
+	bad=$(place_of 1)
 	frail at "$bad" 65536
 	open_rw e /dev/mapper/frail
 	io_error dd if=/dev/zero of=/dev/mapper/e bs=128k count=1 seek=65536 oflag=direct,seek_bytes conv=nocreat
-	mode_is RW
+	says last-error 5 write "$(frail_name)" "$bad"
+	mode_is_rw
 	frail ok
 	close_rw e
 	checked /dev/mapper/frail
@@ -140,7 +181,7 @@ failing_part() {
 }
 
 # Data reaches the disk, tables do not: the flush fails, and nothing may be believed written from then on.
-failing_commit() { # failing_commit WHAT-FAILS
+failing_commit() { # failing_commit WHAT-FAILS WHERE
 	local before
 	qemu-img create -q -f qcow2 /dev/mapper/frail 128M
 	open_rw e /dev/mapper/frail
@@ -152,14 +193,20 @@ failing_commit() { # failing_commit WHAT-FAILS
 	"$1"
 	# On a slow machine what was written is committed by now: here is something that is not, and needs no data.
 	blkdiscard -f -o $((6 * 65536)) -l 65536 /dev/mapper/e
-	refused sync -d /dev/mapper/e
+	io_error sync -d /dev/mapper/e
 	eventually 60 told_read_only "$before"
-	refused write_block 2 0x42
+	says mode-reason 5 COMMIT "/dev/mapper/frail: cannot write * bytes at offset $2: Input/output error"
+	io_error write_block 2 0x42
 	read_block 1
+	frail all
+	# What fails later does not hide the reason.
+	io_error read_block 1
+	says last-error 5 read "$(frail_name)" '[1-9]*'
 	frail ok
 	# Not even now: what the disk has is unknown until the image is opened afresh.
-	refused write_block 2 0x42
+	io_error write_block 2 0x42
 	mode_is RO
+	says mode-reason 5 COMMIT "/dev/mapper/frail: cannot write * bytes at offset $2: Input/output error"
 	qcow close e --force
 	checked /dev/mapper/frail leaks
 	block_is 1 0x41
@@ -179,10 +226,12 @@ failing_flush() {
 	frail_next write
 	dd if=/dev/urandom of=/dev/mapper/e bs=64k count=1 seek=2 oflag=direct status=none
 	frail_now
-	refused sync -d /dev/mapper/e
+	io_error sync -d /dev/mapper/e
 	eventually 60 told_read_only "$before"
+	says mode-reason 5 flush "$(frail_name)"
 	frail ok
-	refused sync -d /dev/mapper/e
+	io_error sync -d /dev/mapper/e
+	says last-error 5 flush "$(frail_name)"
 	dmsetup suspend e
 	dmsetup status e | grep -q ' unclean ' || fail "suspended: $(dmsetup status e)"
 	qcow close e --force
@@ -199,6 +248,7 @@ flush_in_mode_ro() {
 	write_block 1 0x41
 	dd if=/dev/zero of=/dev/mapper/e bs=64k count=1 seek=1 oflag=direct conv=nocreat status=none
 	dmsetup message e 0 mode ro
+	says mode-reason 0 message '*'
 	flushes=$(flushes_below)
 	sync -d /dev/mapper/e
 	[ "$(flushes_below)" -gt "$flushes" ] || fail "in mode RO a flush ended that nobody had sent"
@@ -240,10 +290,11 @@ failing_table() {
 	frail at "$bad" 65536
 	open_rw e /dev/mapper/frail
 	io_error read_block 16384
+	says last-error 5 LOAD '/dev/mapper/frail: cannot read * bytes at offset 0x*: Input/output error'
 	io_error write_block 16385 0x63
 	read_block 1
 	write_block 2 0x64
-	mode_is RW
+	mode_is_rw
 	frail ok
 	read_block 16384
 	write_block 16385 0x65
@@ -257,16 +308,19 @@ failing_table() {
 
 # Copying from the base fails; what needs no copy goes on, and so does copying when the base is back.
 failing_base() {
+	local place
 	qemu-img create -q -f qcow2 /dev/mapper/frail 128M
 	qemu-io -f qcow2 -c 'write -q -P 0x51 0 8M' /dev/mapper/frail
 	qemu-img create -q -f qcow2 -b /dev/mapper/frail -F qcow2 "$SCRATCH/top"
 	qcow open e "$SCRATCH/top" --backing /dev/mapper/frail --backing-format qcow2
 	read_block 1
+	place=$(place_of 1)
 	frail all
 	io_error dd if=/dev/zero of=/dev/mapper/e bs=4k count=1 seek=16 oflag=direct conv=fsync,nocreat
+	says last-error 5 read "$(frail_name)" "$place"
 	io_error read_block 1
 	write_block 3 0x53
-	mode_is RW
+	mode_is_rw
 	frail ok
 	dd if=/dev/zero of=/dev/mapper/e bs=4k count=1 seek=16 oflag=direct conv=fsync,nocreat status=none
 	mode_is RW
@@ -283,7 +337,7 @@ failing_data
 failing_part
 failing_flush
 flush_in_mode_ro
-failing_commit all_writes
-failing_commit first_table
+failing_commit all_writes '0x*'
+failing_commit first_table "$(printf '0x%x' "$(table_of 0)")"
 failing_table
 failing_base
