@@ -300,6 +300,31 @@ static int open_layer(struct opened *o, const void *data, unsigned int i)
 	return match_device(o->t, &o->layers[i]);
 }
 
+/*
+ * Before the worker's send is over, while only the one that answered can be attached: the
+ * next one must not be told that the image is closed.
+ */
+static void become_open(struct opened *o)
+{
+	struct qcow_target *t = o->t;
+
+	mutex_lock(&t->lock);
+	t->disk.layers = o->layers;
+	t->disk.nr_layers = o->nr_layers;
+	t->disk.size = o->shape.virtual_size;
+	t->disk.logical_block_size = o->shape.logical_block_size;
+	t->shape = o->shape;
+	t->disk.writable = o->data_layer >= 0;
+	if (t->disk.writable) {
+		t->disk.map.data_layer = o->data_layer;
+		qcow_alloc_open(&t->disk.alloc, &o->layers[o->data_layer], o->data_layer != 0,
+				o->nr_tables);
+	}
+	t->image = DM_QCOW_STATE_OPEN;
+	t->unclean = false;
+	mutex_unlock(&t->lock);
+}
+
 static int take_open(void *private, const struct qcow_answer *answer)
 {
 	struct opened *o = private;
@@ -324,6 +349,7 @@ static int take_open(void *private, const struct qcow_answer *answer)
 	if (!r) {
 		qcow_room_open(&o->t->disk.room, o->layers[0].bdev);
 		qcow_room_take(&o->t->disk.room, answer);
+		become_open(o);
 	}
 	return r;
 }
@@ -335,25 +361,6 @@ static void invalidate_devices(struct qcow_target *t)
 	/* Whatever was buffered is older, or newer, than what direct I/O sees. */
 	for (i = 0; i < t->nr_devs; i++)
 		invalidate_bdev(t->devs[i]->bdev);
-}
-
-static void become_open(struct qcow_target *t, const struct opened *o)
-{
-	mutex_lock(&t->lock);
-	t->disk.layers = o->layers;
-	t->disk.nr_layers = o->nr_layers;
-	t->disk.size = o->shape.virtual_size;
-	t->disk.logical_block_size = o->shape.logical_block_size;
-	t->shape = o->shape;
-	t->disk.writable = o->data_layer >= 0;
-	if (t->disk.writable) {
-		t->disk.map.data_layer = o->data_layer;
-		qcow_alloc_open(&t->disk.alloc, &o->layers[o->data_layer], o->data_layer != 0,
-				o->nr_tables);
-	}
-	t->image = DM_QCOW_STATE_OPEN;
-	t->unclean = false;
-	mutex_unlock(&t->lock);
 }
 
 /**
@@ -370,12 +377,9 @@ int qcow_image_open(struct qcow_target *t)
 
 	invalidate_devices(t);
 	r = call(t, DM_QCOW_CMD_OPEN, take_open, &o, t->disk.upcalls.timeout);
-	if (r) {
+	if (r)
 		close_layers(o.layers, o.nr_layers);
-		return r;
-	}
-	become_open(t, &o);
-	return 0;
+	return r;
 }
 
 /**
@@ -420,6 +424,17 @@ static int finish_writing(struct qcow_target *t, unsigned long patience)
 	return r;
 }
 
+/* As become_open(): the next worker must not be given files that are not ours any more. */
+static int take_close(void *private, const struct qcow_answer *answer)
+{
+	struct qcow_target *t = private;
+
+	mutex_lock(&t->lock);
+	t->image = DM_QCOW_STATE_CLOSED;
+	mutex_unlock(&t->lock);
+	return 0;
+}
+
 /**
  * qcow_image_close() - have the helper make the image clean and unlock it
  * @t: the target, OPEN, with no bio in flight
@@ -436,7 +451,7 @@ int qcow_image_close(struct qcow_target *t, unsigned long patience)
 		r = finish_writing(t, patience);
 	/* An image opened for reading is as it was: a dead helper left nothing undone. */
 	if (!r && (t->disk.writable || qcow_link_attached(&t->link)))
-		r = call(t, DM_QCOW_CMD_CLOSE, NULL, NULL, patience);
+		r = call(t, DM_QCOW_CMD_CLOSE, take_close, t, patience);
 	if (!r) {
 		qcow_image_drop(t);
 		return 0;

@@ -410,6 +410,55 @@ static void test_death(void)
 	forget_map();
 }
 
+/* On the one processor where whom we wake runs: it waits until we sleep. */
+static void run_first(bool first)
+{
+	const struct sched_param param = { .sched_priority = first };
+
+	if (sched_setscheduler(0, first ? SCHED_FIFO : SCHED_OTHER, &param))
+		die("sched_setscheduler");
+}
+
+/*
+ * The worker answers and dies, and another attaches, before whoever waits for the answer
+ * has had the time to look at it.
+ */
+static void die_after(uint8_t cmd, const char *verb, int (*answer)(const struct event *up),
+		      struct event *reply)
+{
+	cpu_set_t before, one;
+	struct event up, start;
+	pid_t pid;
+
+	CPU_ZERO(&one);
+	CPU_SET(0, &one);
+	if (sched_getaffinity(0, sizeof(before), &before) ||
+	    sched_setaffinity(0, sizeof(one), &one))
+		die("sched_setaffinity");
+	pid = spawn("exec dmsetup %s %s", verb, NAME);
+	upcall(cmd, &up);
+	run_first(true);
+	check(verb, answer(&up), 0);
+	new_worker();
+	check("ATTACH at once", attach(&wrk, &target, reply), 0);
+	run_first(false);
+	sched_setaffinity(0, sizeof(before), &before);
+	epoch = reply->epoch;
+	check("START comes", await(&sup, DM_QCOW_CMD_START, &start, PATIENCE), 1);
+	check(verb, finish(pid), 0);
+}
+
+static void test_death_after_answers(void)
+{
+	struct event e;
+
+	die_after(DM_QCOW_CMD_CLOSE, "suspend", answer_nothing, &e);
+	check("state after CLOSE", e.state, DM_QCOW_STATE_CLOSED);
+	check("layers after CLOSE", e.nr_layers, 0);
+	die_after(DM_QCOW_CMD_OPEN, "resume", answer_open_well, &e);
+	check_layers(&e);
+}
+
 /* ---- random bytes ------------------------------------------------------------------- */
 
 static unsigned int rnd(unsigned int *seed, unsigned int n)

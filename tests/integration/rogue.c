@@ -409,6 +409,7 @@ int main(int argc, char **argv)
 	test_loads();
 	test_fetches();
 	test_death();
+	test_death_after_answers();
 	test_random(seed, atoi(argv[4]));
 	check("remove", serve(spawn("dmsetup remove %s", NAME)), 0);
 	check("nobody there any more", attach(&other, &target, NULL), ENOENT);
