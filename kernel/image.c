@@ -435,6 +435,23 @@ static int take_close(void *private, const struct qcow_answer *answer)
 	return 0;
 }
 
+static int put_close(struct sk_buff *msg, const struct qcow_upcall *uc)
+{
+	const struct qcow_commit *c = uc->data;
+
+	/* No commit is at work, so nobody changes it. */
+	return nla_put_u64_64bit(msg, DM_QCOW_ATTR_GENERATION, c->generation, DM_QCOW_ATTR_PAD);
+}
+
+static int call_close(struct qcow_target *t, unsigned long patience)
+{
+	struct qcow_upcall question = {
+		.cmd = DM_QCOW_CMD_CLOSE, .put = put_close, .room = 64, .data = &t->disk.commit,
+	};
+
+	return qcow_upcall_call(&t->disk.upcalls, &question, take_close, t, patience);
+}
+
 /**
  * qcow_image_close() - have the helper make the image clean and unlock it
  * @t: the target, OPEN, with no bio in flight
@@ -451,7 +468,7 @@ int qcow_image_close(struct qcow_target *t, unsigned long patience)
 		r = finish_writing(t, patience);
 	/* An image opened for reading is as it was: a dead helper left nothing undone. */
 	if (!r && (t->disk.writable || qcow_link_attached(&t->link)))
-		r = call(t, DM_QCOW_CMD_CLOSE, take_close, t, patience);
+		r = call_close(t, patience);
 	if (!r) {
 		qcow_image_drop(t);
 		return 0;

@@ -351,6 +351,48 @@ static void test_late(void **state)
 	assert_int_equal(guest_shell("qemu-img check -f qcow2 w.qcow2"), 0);
 }
 
+static const struct qnl_msg *say(struct rig *rig, uint8_t cmd, uint64_t generation,
+				 const struct dm_qcow_delta *delta)
+{
+	struct qnl_msg up = { .cmd = cmd };
+
+	qnl_set(&up, FLAGS, flags, 0);
+	qnl_set(&up, GENERATION, generation, generation);
+	qnl_set(&up, DELTAS, deltas, ((struct qnl_array){ delta, delta ? 1 : 0 }));
+	return rig_ask(rig, &up);
+}
+
+/* The same, but the thread that has it sleeps until the image was closed and is open again. */
+static void test_late_from_before(void **state)
+{
+	const struct dm_qcow_delta old = { .nr_blocks = 1, .type = DM_QCOW_DELTA_ZERO };
+	struct dm_qcow_run run;
+	struct rig *rig;
+
+	(void)state;
+	guest_make("cluster_size=64k", "64M", "qemu-io -f qcow2 -c 'write 64k 64k' $1");
+	rig = serve("w.qcow2", NULL);
+	assert_answer_ok(rig_call(rig, DM_QCOW_CMD_OPEN));
+	assert_answer_ok(say(rig, DM_QCOW_CMD_COMMIT, 5, &old));
+	/* Generations of nothing: sealed, and known to nobody but who sent a FREE. */
+	assert_answer_ok(say(rig, DM_QCOW_CMD_CLOSE, 7, NULL));
+	assert_int_equal(guest_shell("qemu-io -f qcow2 -c 'write 0 64k' w.qcow2"), 0);
+	/* An OPEN that timed out is asked again. */
+	assert_answer_ok(rig_call(rig, DM_QCOW_CMD_OPEN));
+	assert_answer_ok(rig_call(rig, DM_QCOW_CMD_OPEN));
+	for (uint64_t i = 5; i <= 7; i++) {
+		assert_answer_error(say(rig, DM_QCOW_CMD_COMMIT, i, &old), EIO, "late");
+		assert_answer_error(say(rig, DM_QCOW_CMD_FREE, i, NULL), ESTALE, "late");
+	}
+	run = guest_run(rig_load(rig, 0), 0);
+	assert_int_equal(run.type, DM_QCOW_RUN_DATA);
+	assert_answer_ok(say(rig, DM_QCOW_CMD_COMMIT, 8, NULL));
+	assert_answer_ok(say(rig, DM_QCOW_CMD_FREE, 8, NULL));
+	assert_answer_ok(say(rig, DM_QCOW_CMD_CLOSE, 9, NULL));
+	rig_destroy(rig);
+	assert_int_equal(guest_shell("qemu-img check -f qcow2 w.qcow2"), 0);
+}
+
 /* Readers beside a writer, all at once; each gets its own answer. */
 static void test_all_at_once(void **state)
 {
@@ -394,10 +436,15 @@ static void test_all_at_once(void **state)
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_refusals),    cmocka_unit_test(test_dropped_bitmaps),
-		cmocka_unit_test(test_locks),	    cmocka_unit_test(test_full_disk),
-		cmocka_unit_test(test_broken_disk), cmocka_unit_test(test_file_is_cut_back),
-		cmocka_unit_test(test_malformed),   cmocka_unit_test(test_late),
+		cmocka_unit_test(test_refusals),
+		cmocka_unit_test(test_dropped_bitmaps),
+		cmocka_unit_test(test_locks),
+		cmocka_unit_test(test_full_disk),
+		cmocka_unit_test(test_broken_disk),
+		cmocka_unit_test(test_file_is_cut_back),
+		cmocka_unit_test(test_malformed),
+		cmocka_unit_test(test_late),
+		cmocka_unit_test(test_late_from_before),
 		cmocka_unit_test(test_all_at_once),
 	};
 

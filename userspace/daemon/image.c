@@ -276,12 +276,12 @@ int image_open(struct image *image, struct lane *lane, struct qnl_msg *answer,
 	return 0;
 }
 
-int image_close(struct image *image, struct qcow_error *err)
+int image_close(struct image *image, const struct qnl_msg *up, struct qcow_error *err)
 {
 	int r = 0;
 
 	if (image->chain && image->writing)
-		r = writing_finish(image->writing, err);
+		r = writing_finish(image->writing, up, err);
 	if (!r)
 		let_go(image);
 	return r;

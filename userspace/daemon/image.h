@@ -67,7 +67,7 @@ int image_load(struct image *image, struct lane *lane, const struct qnl_msg *up,
 int image_fetch(struct image *image, struct lane *lane, const struct qnl_msg *up,
 		struct qnl_msg *answer, struct qcow_error *err);
 /* After an error it is open as before. */
-int image_close(struct image *image, struct qcow_error *err);
+int image_close(struct image *image, const struct qnl_msg *up, struct qcow_error *err);
 
 /*
  * Goes on with the descriptors the kernel kept from an earlier worker, and the leases.

@@ -63,7 +63,7 @@ static int run_upcall(struct image *image, struct lane *lane, const struct qnl_m
 	case DM_QCOW_CMD_FETCH:
 		return image_fetch(image, lane, up, answer, err);
 	case DM_QCOW_CMD_CLOSE:
-		return image_close(image, err);
+		return image_close(image, up, err);
 	case DM_QCOW_CMD_PROPOSE:
 	case DM_QCOW_CMD_GRANT:
 	case DM_QCOW_CMD_COMMIT:

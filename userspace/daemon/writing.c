@@ -30,7 +30,6 @@ static void begin(struct writing *wr, struct qcow_chain *chain)
 	wr->block_size = 1U << qcow_chain_block_bits(chain);
 	wr->nr_lost = 0;
 	wr->unsaid = 0;
-	wr->generation = 0;
 	wr->room_said = 0;
 	qcow_error_clear(&wr->broken);
 }
@@ -66,11 +65,16 @@ static int check(const struct writing *wr, struct qcow_error *err)
 	return 0;
 }
 
-int writing_finish(struct writing *wr, struct qcow_error *err)
+int writing_finish(struct writing *wr, const struct qnl_msg *up, struct qcow_error *err)
 {
 	int r = check(wr, err);
 
-	return r ? r : qcow_writer_finish(wr->w, err);
+	if (!r)
+		r = qcow_writer_finish(wr->w, err);
+	/* All that was said before it is late, whether or not it got this far. */
+	if (!r && up->generation >= wr->generation)
+		wr->generation = up->generation + 1;
+	return r;
 }
 
 /* ---- leases --------------------------------------------------------------------------- */
@@ -235,7 +239,7 @@ static int check_generation(const struct writing *wr, const struct qnl_msg *up,
 	if (!qnl_has(up, QNL_BIT(GENERATION)) || up->generation >= wr->generation)
 		return 0;
 	return qcow_fail(err, ESTALE, QCOW_NO_OFF,
-			 "generation %" PRIu64 " is late: %" PRIu64 " was committed already",
+			 "generation %" PRIu64 " is late: it is the time of %" PRIu64,
 			 up->generation, wr->generation);
 }
 

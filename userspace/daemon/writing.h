@@ -29,8 +29,9 @@ struct writing {
 	size_t nr_lost;
 	uint64_t unsaid; /* clusters lost that no answer has counted yet */
 	/*
-	 * Of the last COMMIT. One that is older timed out and was said again: carried out
-	 * now, it would put back what is somebody else's by this time.
+	 * Of the last COMMIT, or the first that may follow a CLOSE. One that is older timed out
+	 * and was said again: carried out now, it would put back what is somebody else's by
+	 * this time.
 	 */
 	uint64_t generation;
 	time_t room_said; /* by a COMMIT: the second, on some clock */
@@ -57,8 +58,8 @@ int writing_begin(struct writing *wr, struct qcow_chain *chain, bool drop_bitmap
  */
 int writing_adopt(struct writing *wr, struct qcow_chain *chain, bool drop_bitmaps,
 		  uint64_t first_size, const struct qnl_array *leases, struct qcow_error *err);
-/* Completes the image on disk. After an error it is open as before. */
-int writing_finish(struct writing *wr, struct qcow_error *err);
+/* CLOSE @up: completes the image on disk. After an error it is open as before. */
+int writing_finish(struct writing *wr, const struct qnl_msg *up, struct qcow_error *err);
 /* Lets go of the chain, whatever state it is in. */
 void writing_end(struct writing *wr);
 

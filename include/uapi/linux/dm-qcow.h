@@ -191,8 +191,10 @@
  *
  * CLOSE, on a clean suspend and on removal
  * ----------------------------------------
- *   asks: make the image complete on disk, unlock it, close the files. Leases were
- *   given back with FREE; tables not used are the worker's to release.
+ *   asks: GENERATION, the last one sealed: make the image complete on disk, unlock it,
+ *   close the files. Leases were given back with FREE; tables not used are the worker's
+ *   to release. After the next OPEN generations count on: a COMMIT or FREE up to this one
+ *   is late.
  *   answer: nothing more. The kernel drops its references when it has the answer.
  *   ERROR: the image is not complete; it stays open and locked, and can be read.
  */
