@@ -112,15 +112,45 @@ static bool writes(u8 cmd)
  * @ucs: the target's upcalls, locked
  * @uc: claimed, unanswered
  *
+ * If a worker has it, the supervisor is told DM_QCOW_CMD_HUNG.
+ *
  * Context: process; does not sleep.
- * Return: true if a worker has it: the supervisor should be told DM_QCOW_CMD_HUNG.
  */
-bool qcow_upcall_note_hung_locked(struct qcow_upcalls *ucs, const struct qcow_upcall *uc)
+void qcow_upcall_note_hung_locked(struct qcow_upcalls *ucs, const struct qcow_upcall *uc)
 {
 	lockdep_assert_held(&ucs->lock);
-	if (uc->sent && writes(uc->cmd))
+	if (!uc->sent)
+		return;
+	if (writes(uc->cmd))
 		ucs->hung_epoch = uc->epoch;
-	return uc->sent;
+	ucs->silent_epoch = uc->epoch;
+	queue_delayed_work(qcow_wq, &ucs->hung_work, 0);
+}
+
+/**
+ * qcow_upcall_tell_hung() - have the supervisor kill the worker
+ * @work: qcow_upcalls.hung_work
+ *
+ * Says it until it is heard: nothing that writes is sent to that worker any more, so
+ * nothing of it would time out once more.
+ *
+ * Context: process; may sleep, without I/O.
+ */
+void qcow_upcall_tell_hung(struct work_struct *work)
+{
+	struct qcow_upcalls *ucs = container_of(to_delayed_work(work), struct qcow_upcalls,
+						hung_work);
+	u32 silent_epoch;
+	int r;
+
+	spin_lock(&ucs->lock);
+	silent_epoch = ucs->silent_epoch;
+	spin_unlock(&ucs->lock);
+	if (!qcow_link_attached(ucs->link) || qcow_link_epoch(ucs->link) != silent_epoch)
+		return;
+	r = qcow_supervisor_notify(ucs->link, DM_QCOW_CMD_HUNG);
+	if (r == -EAGAIN || r == -ENOMEM)
+		queue_delayed_work(qcow_wq, &ucs->hung_work, RETRY_DELAY);
 }
 
 /* Copies the next upcall to be sent; false if there is none, or no room for it. */

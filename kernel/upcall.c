@@ -216,17 +216,14 @@ static int call_done(struct qcow_upcall *uc, const struct qcow_answer *answer)
 static struct qcow_upcall *give_up(struct qcow_upcalls *ucs, u64 cookie)
 {
 	struct qcow_upcall *uc;
-	bool hung = false;
 
 	spin_lock(&ucs->lock);
 	uc = qcow_upcall_find_locked(ucs, cookie);
 	if (uc) {
 		claim_locked(ucs, uc);
-		hung = qcow_upcall_note_hung_locked(ucs, uc);
+		qcow_upcall_note_hung_locked(ucs, uc);
 	}
 	spin_unlock(&ucs->lock);
-	if (hung)
-		qcow_supervisor_notify(ucs->link, DM_QCOW_CMD_HUNG);
 	return uc;
 }
 
@@ -319,7 +316,7 @@ int qcow_upcalls_answer(struct qcow_upcalls *ucs, const struct qcow_answer *answ
 }
 
 /* The first upcall whose time is over, claimed. */
-static struct qcow_upcall *claim_expired(struct qcow_upcalls *ucs, bool *hung)
+static struct qcow_upcall *claim_expired(struct qcow_upcalls *ucs)
 {
 	struct list_head *lists[] = { &ucs->sent, &ucs->queued };
 	struct qcow_upcall *uc = NULL;
@@ -334,7 +331,7 @@ static struct qcow_upcall *claim_expired(struct qcow_upcalls *ucs, bool *hung)
 	}
 	if (uc) {
 		claim_locked(ucs, uc);
-		*hung |= qcow_upcall_note_hung_locked(ucs, uc);
+		qcow_upcall_note_hung_locked(ucs, uc);
 		ucs->nr_timeouts++;
 	}
 	spin_unlock(&ucs->lock);
@@ -366,13 +363,10 @@ static void timer_fn(struct work_struct *work)
 	struct qcow_upcalls *ucs = container_of(to_delayed_work(work), struct qcow_upcalls,
 						timer);
 	struct qcow_upcall *uc;
-	bool hung = false;
 	unsigned long next;
 
-	while ((uc = claim_expired(ucs, &hung)))
+	while ((uc = claim_expired(ucs)))
 		fail(uc, -ETIMEDOUT);
-	if (hung)
-		qcow_supervisor_notify(ucs->link, DM_QCOW_CMD_HUNG);
 	next = next_deadline(ucs);
 	if (next)
 		queue_delayed_work(qcow_wq, &ucs->timer, next);
@@ -477,6 +471,7 @@ int qcow_upcalls_init(struct qcow_upcalls *ucs, struct qcow_link *link)
 	hash_init(ucs->keys);
 	INIT_DELAYED_WORK(&ucs->send_work, qcow_upcall_send);
 	INIT_DELAYED_WORK(&ucs->timer, timer_fn);
+	INIT_DELAYED_WORK(&ucs->hung_work, qcow_upcall_tell_hung);
 	return mempool_init_slab_pool(&ucs->pool, POOL_MIN, upcall_cache);
 }
 
@@ -490,5 +485,6 @@ void qcow_upcalls_exit(struct qcow_upcalls *ucs)
 {
 	cancel_delayed_work_sync(&ucs->send_work);
 	cancel_delayed_work_sync(&ucs->timer);
+	cancel_delayed_work_sync(&ucs->hung_work);
 	mempool_exit(&ucs->pool);
 }

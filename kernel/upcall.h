@@ -85,9 +85,11 @@ struct qcow_upcalls {
 	mempool_t pool;
 	struct delayed_work send_work;
 	struct delayed_work timer;
+	struct delayed_work hung_work;
 	spinlock_t lock;		/* protects what follows, and upcalls in the table */
 	int refuse;			/* errno for new upcalls, or 0: they are welcome */
 	u32 hung_epoch;			/* this worker may yet carry out what timed out */
+	u32 silent_epoch;		/* the supervisor is to hear of this one */
 	struct list_head queued;
 	struct list_head sent;		/* both in the order of their deadlines */
 	size_t sent_bytes;
@@ -130,7 +132,8 @@ struct qcow_upcall *qcow_upcall_find_locked(struct qcow_upcalls *ucs, u64 cookie
 void qcow_upcall_unsend_locked(struct qcow_upcalls *ucs, struct qcow_upcall *uc);
 void qcow_upcall_push(struct qcow_upcalls *ucs);
 void qcow_upcall_send(struct work_struct *work);
-bool qcow_upcall_note_hung_locked(struct qcow_upcalls *ucs, const struct qcow_upcall *uc);
+void qcow_upcall_note_hung_locked(struct qcow_upcalls *ucs, const struct qcow_upcall *uc);
+void qcow_upcall_tell_hung(struct work_struct *work);
 
 void qcow_bios_end(struct bio_list *bios, int error);
 

@@ -9,9 +9,10 @@ static pid_t create(void)
 {
 	struct event e;
 	pid_t pid =
-		spawn("exec dmsetup create %s %s --table '0 %llu qcow /rogue 2 helper_timeout:60 "
+		spawn("exec dmsetup create %s %s --table '0 %llu qcow /rogue 2 helper_timeout:%d "
 		      "no_space_timeout:2' 2>/dev/null",
-		      NAME, disk.writable ? "" : "--readonly", (unsigned long long)DISK / 512);
+		      NAME, disk.writable ? "" : "--readonly", (unsigned long long)DISK / 512,
+		      helper_timeout);
 
 	if (!await(&sup, DM_QCOW_CMD_START, &e, PATIENCE))
 		die("no START");

@@ -288,6 +288,80 @@ static void test_attach_leases(void)
 	remove_writable();
 }
 
+/* ---- a worker that hangs ------------------------------------------------------------- */
+
+static void set_room(struct nl *nl, int bytes)
+{
+	if (setsockopt(nl->fd, SOL_SOCKET, SO_RCVBUF, &bytes, sizeof(bytes)))
+		die("SO_RCVBUF");
+}
+
+/* How many messages found no room. */
+static uint32_t nr_dropped(const struct nl *nl)
+{
+	uint32_t info[SK_MEMINFO_VARS];
+	socklen_t len = sizeof(info);
+
+	if (getsockopt(nl->fd, SOL_SOCKET, SO_MEMINFO, info, &len))
+		die("SO_MEMINFO");
+	return info[SK_MEMINFO_DROPS];
+}
+
+/* Each worker that dies is worth a notice. */
+static void fill_supervisor(void)
+{
+	const uint32_t before = nr_dropped(&sup);
+	static struct event e;
+	int i;
+
+	set_room(&sup, 1);
+	for (i = 0; i < 100 && nr_dropped(&sup) == before; i++) {
+		new_worker();
+		check("ATTACH, nobody told", attach(&wrk, &target, &e), 0);
+		epoch = e.epoch;
+		while (e.nr_layers)
+			close(e.layers[--e.nr_layers].fd);
+	}
+	check("the supervisor's socket is full", nr_dropped(&sup) > before, 1);
+}
+
+static bool keep_silent(const struct event *up)
+{
+	return up->cmd == DM_QCOW_CMD_COMMIT;
+}
+
+static bool hears_hung(void)
+{
+	static struct event e;
+	int i;
+
+	for (i = 0; i < 1000; i++)
+		if (receive(&sup, &e, 10) && e.cmd == DM_QCOW_CMD_HUNG && e.target == target)
+			return true;
+	return false;
+}
+
+/* The supervisor has no room for the notice, and no upcall will be sent that could time out. */
+static void test_hung(void)
+{
+	static struct event reply;
+	uint32_t dropped;
+
+	helper_timeout = 2;
+	make_writable();
+	helper_timeout = 60;
+	write_well("a write before the worker hangs", 0, 0x91);
+	fill_supervisor();
+	dropped = nr_dropped(&sup);
+	check("a COMMIT is not answered", serve_but(writer(BLOCK, 0x92), keep_silent), ETIMEDOUT);
+	check("HUNG found no room", nr_dropped(&sup) > dropped, 1);
+	check("HUNG is said again", hears_hung(), 1);
+	set_room(&sup, 1 << 20);
+	attach_again(&reply);
+	write_well("a write after the worker was killed", 2 * BLOCK, 0x93);
+	remove_writable();
+}
+
 /* ---- random bytes -------------------------------------------------------------------- */
 
 /* Returns how many messages were sent until the device could not be written any more. */
@@ -345,6 +419,7 @@ static void test_writing(unsigned int seed, int nr_messages)
 	test_free();
 	test_close();
 	test_attach_leases();
+	test_hung();
 	test_random_writes(seed, nr_messages);
 }
 

@@ -24,6 +24,7 @@
 #include <sys/sysmacros.h>
 #include <sys/wait.h>
 #include <linux/fs.h>
+#include <linux/sock_diag.h>
 
 #include "rogue-wire.h"
 
@@ -36,6 +37,7 @@
 static struct nl sup, wrk, other;
 static uint32_t target, epoch;
 /* layer_fd, device_fd: for reading only; the others for writing too */
+static int helper_timeout = 60; /* of the next table */
 static int layer_fd, device_fd, layer_rw, device_rw, nr_failed, nr_checks;
 static uint64_t device_size;
 static dev_t device;
