@@ -97,6 +97,7 @@ static struct sk_buff *build(struct qcow_upcalls *ucs, const struct qcow_upcall 
 static bool writes(u8 cmd)
 {
 	switch (cmd) {
+	case DM_QCOW_CMD_OPEN:		/* closes what is open, too */
 	case DM_QCOW_CMD_GRANT:
 	case DM_QCOW_CMD_COMMIT:
 	case DM_QCOW_CMD_FREE:

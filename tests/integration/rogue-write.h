@@ -362,6 +362,27 @@ static void test_hung(void)
 	remove_writable();
 }
 
+/* It may open the image yet, when it has long been open: another one is asked. */
+static void test_hung_at_open(void)
+{
+	static struct event up;
+	pid_t pid;
+
+	helper_timeout = 5;
+	make_writable();
+	helper_timeout = 60;
+	check("suspend", serve(spawn("dmsetup suspend %s", NAME)), 0);
+	pid = spawn("exec dmsetup resume %s 2>/dev/null", NAME);
+	upcall(DM_QCOW_CMD_OPEN, &up);
+	check("an OPEN is not answered", finish(pid) != 0, 1);
+	pid = spawn("exec dmsetup resume %s", NAME);
+	check("another OPEN, for the same worker", await(&wrk, DM_QCOW_CMD_OPEN, &up, 1000), 0);
+	attach_again(&up);
+	check("but for the next", serve(pid), 0);
+	write_well("a write after all that", 0, 0x94);
+	remove_writable();
+}
+
 /* ---- random bytes -------------------------------------------------------------------- */
 
 /* Returns how many messages were sent until the device could not be written any more. */
@@ -420,6 +441,7 @@ static void test_writing(unsigned int seed, int nr_messages)
 	test_close();
 	test_attach_leases();
 	test_hung();
+	test_hung_at_open();
 	test_random_writes(seed, nr_messages);
 }
 
