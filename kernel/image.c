@@ -93,7 +93,8 @@ static int check_same(const struct qcow_target *t, const struct dm_qcow_shape *s
 	if (memcmp(s->identity, old->identity, sizeof(s->identity)) ||
 	    s->block_size != old->block_size || s->cluster_size != old->cluster_size ||
 	    s->logical_block_size > old->logical_block_size ||
-	    s->dma_alignment > old->dma_alignment) {
+	    s->dma_alignment > old->dma_alignment ||
+	    (wants_write(t) && old->flags & ~s->flags)) {
 		DMERR("%s: not the image that the table was loaded for: load a new table",
 		      t->args.path);
 		return -ESTALE;
@@ -313,6 +314,8 @@ static void become_open(struct opened *o)
 	t->disk.nr_layers = o->nr_layers;
 	t->disk.size = o->shape.virtual_size;
 	t->disk.logical_block_size = o->shape.logical_block_size;
+	/* What only the image of today can express, the constructor did not count on. */
+	o->shape.flags = t->shape.flags;
 	t->shape = o->shape;
 	t->disk.writable = o->data_layer >= 0;
 	if (t->disk.writable) {

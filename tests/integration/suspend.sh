@@ -190,6 +190,30 @@ misfits() {
 	resume_refused 'No such file'
 }
 
+# amend_suspended NAME COMPAT COMMAND...: does that to an image of this version, with the device d suspended
+amend_suspended() {
+	qemu-img create -q -f qcow2 -o "compat=$2" "$SCRATCH/$1" "$SIZE"
+	cleanup drop_device d
+	qcow open d "$SCRATCH/$1"
+	dmsetup suspend d
+	"${@:3}" "$SCRATCH/$1"
+}
+
+# Version 2 has no zero flag: over a backing file it cannot discard, and what it discards cannot keep its place.
+express_less() {
+	truncate -s "$SIZE" "$SCRATCH/base"
+	amend_suspended v2 0.10 qemu-img rebase -u -f qcow2 -F raw -b "$SCRATCH/base"
+	resume_refused 'load a new table'
+	amend_suspended v3 1.1 qemu-img amend -q -f qcow2 -o compat=0.10
+	resume_refused 'load a new table'
+	amend_suspended more 0.10 qemu-img amend -q -f qcow2 -o compat=1.1
+	dmsetup resume d
+	dmsetup suspend d
+	qemu-img amend -q -f qcow2 -o compat=0.10 "$SCRATCH/more"
+	dmsetup resume d
+	qcow close d
+}
+
 use_disk disk1 1 512M
 on_file
 on_volume
@@ -198,3 +222,4 @@ noflush
 noflush_writes
 noflush_alone
 misfits
+express_less
