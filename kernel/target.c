@@ -121,7 +121,10 @@ static void degrade(struct qcow_disk *disk)
 static void welcome(struct qcow_target *t)
 {
 	qcow_upcalls_welcome(&t->disk.upcalls);
-	qcow_cells_refuse(&t->disk, READ_ONCE(t->mode) == QCOW_MODE_RW ? 0 : -EIO);
+	qcow_cells_refuse(&t->disk, 0);
+	/* Looked at last: degrade() sets the mode, and then refuses, at any moment. */
+	if (READ_ONCE(t->mode) != QCOW_MODE_RW)
+		qcow_cells_refuse(&t->disk, -EIO);
 }
 
 static void low_space(struct qcow_room *room)
