@@ -72,6 +72,7 @@ struct verdict {
 	unsigned int nr;
 	char wrong[300];
 	unsigned int qemu_every;
+	const char *only; /* part of what is wrong; NULL: whatever it is */
 };
 
 static bool judge(struct memio *m, size_t k, void *arg)
@@ -86,6 +87,8 @@ static bool judge(struct memio *m, size_t k, void *arg)
 		if (status && status != 3)
 			wrong = "qemu-img check disagrees";
 	}
+	if (wrong && v->only && !strstr(wrong, v->only))
+		return true;
 	if (wrong)
 		snprintf(v->wrong, sizeof(v->wrong), "crash at %zu of %zu: %s", k, v->s->m->nr,
 			 wrong);
@@ -192,10 +195,11 @@ static const struct variant *variant(const char *name)
 	return NULL;
 }
 
-static bool notices(const struct variant *v, enum qcow_barrier barrier, uint64_t seed)
+static bool notices(const struct variant *v, enum qcow_barrier barrier, const char *only,
+		    uint64_t seed)
 {
 	struct sim s;
-	struct verdict verdict = { .s = &s };
+	struct verdict verdict = { .s = &s, .only = only };
 	struct memio *m = make_image(v);
 
 	if (barrier == QCOW_BARRIER_AUTOCLEAR || barrier == QCOW_BARRIER_ADOPT)
@@ -212,13 +216,18 @@ static void test_dropped(void **state)
 {
 	static const struct {
 		enum qcow_barrier barrier;
-		const char *variant;
+		const char *variant, *only;
 	} rows[] = {
-		{ QCOW_BARRIER_AUTOCLEAR, "v3" },  { QCOW_BARRIER_REFBLOCK, "tiny64" },
-		{ QCOW_BARRIER_REFTABLE, "grow" }, { QCOW_BARRIER_REFTABLE_USED, "grow" },
-		{ QCOW_BARRIER_GRANT, "v3" },	   { QCOW_BARRIER_DATA, "snap" },
-		{ QCOW_BARRIER_L2_TABLE, "snap" }, { QCOW_BARRIER_COMMIT, "v3" },
-		{ QCOW_BARRIER_ADOPT, "v3" },
+		{ QCOW_BARRIER_AUTOCLEAR, "v3", NULL },
+		{ QCOW_BARRIER_REFBLOCK, "tiny64", NULL },
+		{ QCOW_BARRIER_REFTABLE, "grow", NULL },
+		{ QCOW_BARRIER_REFTABLE_USED, "grow", NULL },
+		{ QCOW_BARRIER_GRANT, "v3", NULL },
+		{ QCOW_BARRIER_DATA, "snap", NULL },
+		{ QCOW_BARRIER_L2_TABLE, "snap", NULL },
+		{ QCOW_BARRIER_COMMIT, "v3", NULL },
+		{ QCOW_BARRIER_COMMIT, "snap", ": refcount 2, references 3" },
+		{ QCOW_BARRIER_ADOPT, "v3", NULL },
 	};
 	uint64_t seed;
 	size_t i;
@@ -226,7 +235,7 @@ static void test_dropped(void **state)
 	(void)state;
 	for (i = 0; i < sizeof(rows) / sizeof(*rows); i++) {
 		for (seed = 1; seed < 20; seed++)
-			if (notices(variant(rows[i].variant), rows[i].barrier, seed))
+			if (notices(variant(rows[i].variant), rows[i].barrier, rows[i].only, seed))
 				break;
 		if (seed == 20)
 			fail_msg("nobody misses barrier %s", qcow_barrier_name(rows[i].barrier));
