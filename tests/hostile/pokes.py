@@ -295,6 +295,21 @@ for _name, _kind, _data in (("backing-format", 0xe2792aca, b"raw"), ("feature-ta
                             ("data-file", 0x44415441, b"data")):
     POKES.append(Poke(f"duplicate-{_name}", "data-file" if _name == "data-file" else "v3",
                       lambda e, k=_kind, d=_data: (e.extension(k, d), e.extension(k, d)), "refused"))
+@poke("duplicate-bitmaps", "bitmaps", "refused")
+def _(e):
+    off, length = next((o, n) for o, k, n in e.image.extensions() if k == layout.EXT_BITMAPS)
+    e.extension(layout.EXT_BITMAPS, e.image.data[off + 8:off + 8 + length])
+
+
+@poke("duplicate-crypto", "v3", "refused")
+def _(e):
+    e.header(crypt_method=2)
+    for _ in range(2):
+        e.extension(0x0537be77, struct.pack(">QQ", 0x100000, 4096))
+
+
+POKES.append(Poke("crypto-once", "v3", lambda e: (e.header(crypt_method=2), e.extension(
+    0x0537be77, struct.pack(">QQ", 0x100000, 4096))), "refused-read"))
 POKES.append(Poke("bitmaps-extension-short", "v3", lambda e: (e.set_bits("autoclear", 1), e.extension(0x23852875, bytes(8))),
                   "refused"))
 POKES.append(Poke("crypto-extension-unasked", "v3", lambda e: e.extension(0x0537be77, bytes(16)), "refused"))
@@ -319,6 +334,15 @@ def _(e):
     e.put(e.image.l1_off, 8, 1 << 63 | 1 << 40)
 
 
+header("l1-past-eof", want="same", l1_off=1 << 40)
+header("l1-past-eof-snapshots", "snapshots", want="same", l1_off=1 << 40)
+
+
+@poke("snapshot-l1-past-eof", "snapshots", "info")
+def _(e):
+    e.snapshot("l1_off", 1 << 40)
+
+
 @poke("l2-at-the-far-end", "v3", "info")
 def _(e):
     e.put(e.image.l1_off, 8, 0x00ffffffffff0000)
@@ -329,9 +353,15 @@ def _(e):
     e.header(reftable_off=e.image.l1_off)
 
 
-@poke("refblock-is-itself", "v3", "info")
+@poke("refblock-is-reftable", "v3", "info")
 def _(e):
     e.put(e.image.reftable_off, 8, e.image.reftable_off)
+
+
+@poke("refblock-is-itself", "v3", "info")
+def _(e):
+    """The second block is the first: what it counts, it counts twice."""
+    e.put(e.image.reftable_off + 8, 8, e.image.refblock_off())
 
 
 @poke("data-is-snapshot-table", "snapshots", "info")

@@ -73,6 +73,21 @@ class Hurt:
         self.f.write(self.image.data[data:data + self.image.cluster])
         self.put_entry(0, block | COPIED)
 
+    def new_area(self):
+        """A cluster of the guest's lies where no block of refcounts reaches."""
+        data, far = self.entry(0) & layout.OFF_MASK, self.image.cluster // 2 * self.image.cluster
+        self.f.seek(far)
+        self.f.write(self.image.data[data:data + self.image.cluster])
+        self.put_entry(0, far | COPIED)
+
+    def hole(self):
+        """All refcounts are lost, and in the middle there are clusters that nobody uses: cluster 0 lies at the end now."""
+        data, far = self.entry(0) & layout.OFF_MASK, (len(self.image.data) // self.image.cluster + 20) * self.image.cluster
+        self.f.seek(far)
+        self.f.write(self.image.data[data:data + self.image.cluster])
+        self.put_entry(0, far | COPIED)
+        self.no_refblock()
+
     def dirty(self):
         self.put(72, 8, self.image.num(72, 8) | 1)
 

@@ -46,7 +46,7 @@ cases() {
 	done
 }
 
-damages='leak too-high too-low l2-too-low copied l1-copied no-refblock refblock-past-end data-on-refblock'
+damages='leak too-high too-low l2-too-low copied l1-copied no-refblock refblock-past-end data-on-refblock new-area hole'
 for o in compat=0.10 compat=1.1 cluster_size=4k extended_l2=on; do
 	cases $o "qemu-img create -f qcow2 -o $o i 4M && $io -c 'write -P 7 0 1M' i"
 done
@@ -75,6 +75,13 @@ repaired check/leaks/repaired
 for d in qemu ours; do "$damage" $d/i too-low; done
 run_both 'TOOL check -r leaks -q -f qcow2 i || true; TOOL check -q -f qcow2 i'
 if [ $mine = 2 ] && [ $theirs = 2 ]; then ok check/leaks/damage-stays; else fail check/leaks/damage-stays "exit status $mine, qemu-img $theirs"; fi
+
+# Refcounts made anew go where nobody is, not behind the end: a block device has no more.
+make_images "qemu-img create -f qcow2 i 4M && $io -c 'write -P 7 0 1M' i"
+"$damage" ours/i hole
+size=$(stat -c %s ours/i)
+"$QCOW" check -q -r all ours/i || fail check/hole-is-filled "exit status $?"
+if [ "$(stat -c %s ours/i)" = "$size" ]; then ok check/hole-is-filled; else fail check/hole-is-filled "$(stat -c %s ours/i) bytes, not $size"; fi
 
 # Many references to one cluster: more than a byte counts.
 make_images "qemu-img create -f qcow2 i 2M && $io -c 'write -P 7 0 2M' i && for n in \$(seq 270); do qemu-img snapshot -c \$n i || exit; done"

@@ -161,6 +161,29 @@ static void test_pokes(void **state)
 	}
 }
 
+/* 0 without the bit and 1 with it are the only ones that there are. */
+static void test_compression_types(void **state)
+{
+	struct qcow_header h;
+	struct qcow_error err;
+	struct memimg m;
+	uint32_t type;
+	int bit, r;
+
+	(void)state;
+	for (type = 0; type < 256; type++) {
+		for (bit = 0; bit < 2; bit++) {
+			memimg_init(&m, 3, 16, 1 << 30);
+			memimg_be64(&m, 72, bit ? QCOW_INCOMPAT_COMPRESSION : 0);
+			memimg_be32(&m, 104, type << 24);
+			r = read_header(&m, &h, &err);
+			if ((r == 0) != (type == (uint32_t)bit))
+				fail_msg("type %u, bit %d: %d", type, bit, r);
+			memimg_exit(&m);
+		}
+	}
+}
+
 /* Each length up to a whole header: refused or read as zeros, never beyond the buffer. */
 static void test_truncated(void **state)
 {
@@ -399,19 +422,13 @@ static void test_text(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_sound),
-		cmocka_unit_test(test_version_2),
-		cmocka_unit_test(test_pokes),
-		cmocka_unit_test(test_truncated),
-		cmocka_unit_test(test_full_area),
-		cmocka_unit_test(test_extensions),
-		cmocka_unit_test(test_duplicate_extension),
-		cmocka_unit_test(test_many_extensions),
-		cmocka_unit_test(test_feature_name),
-		cmocka_unit_test(test_backing_name),
-		cmocka_unit_test(test_foreign),
-		cmocka_unit_test(test_io_error),
-		cmocka_unit_test(test_text),
+		cmocka_unit_test(test_sound),		cmocka_unit_test(test_version_2),
+		cmocka_unit_test(test_pokes),		cmocka_unit_test(test_compression_types),
+		cmocka_unit_test(test_truncated),	cmocka_unit_test(test_full_area),
+		cmocka_unit_test(test_extensions),	cmocka_unit_test(test_duplicate_extension),
+		cmocka_unit_test(test_many_extensions), cmocka_unit_test(test_feature_name),
+		cmocka_unit_test(test_backing_name),	cmocka_unit_test(test_foreign),
+		cmocka_unit_test(test_io_error),	cmocka_unit_test(test_text),
 	};
 
 	return cmocka_run_group_tests_name("header", tests, NULL, NULL);

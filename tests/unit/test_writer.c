@@ -229,20 +229,29 @@ static void test_tables_keep_away_from_freed(void **state)
 	close_rw(&t);
 }
 
-/* Refcounts of 0 do not make metadata free. */
+/* Refcounts of 0 do not make metadata free, a snapshot's neither: nothing is copied onto it. */
 static void test_zeroed_refcounts(void **state)
 {
-	struct qcow_lease_extent e[8];
+	struct memio *m = work_create("compat=1.1", "64M",
+				      "qemu-io -f qcow2 -c 'write 0 64k' $1; qemu-img snapshot -c "
+				      "a $1; qemu-io -f qcow2 -c 'write 0 64k' $1");
+	uint64_t table = qcow_be64(m->data + 64), l1 = qcow_be64(m->data + table);
+	uint64_t kept[] = { table, l1, qcow_be64(m->data + l1) & ~(1ull << 63),
+			    qcow_be64(m->data + qcow_be64(m->data + 40)) & ~(1ull << 63) };
+	struct qcow_lease_extent e[16];
 	struct rw t;
-	size_t nr, i;
-	struct memio *m = work_create("compat=1.1", "64M", "qemu-io -f qcow2 -c 'write 0 64k' $1");
+	size_t nr, i, k;
 
 	(void)state;
 	memset(m->data + qcow_be64(m->data + qcow_be64(m->data + 48)), 0, CLUSTER);
 	open_rw(&t, m);
-	ok(&t, qcow_lease_propose(t.w, 4 * CLUSTER, 0, e, 8, &nr, &t.err));
-	for (i = 0; i < nr; i++)
-		assert_true(e[i].host_off >= 5 * CLUSTER);
+	ok(&t, qcow_lease_propose(t.w, 12 * CLUSTER, 2, e, 16, &nr, &t.err));
+	assert_true(nr > 0);
+	for (i = 0; i < nr; i++) {
+		assert_true(e[i].host_off >= 4 * CLUSTER);
+		for (k = 0; k < sizeof(kept) / sizeof(*kept); k++)
+			assert_true(kept[k] < e[i].host_off || kept[k] >= e[i].host_off + e[i].len);
+	}
 	close_rw(&t);
 }
 
@@ -407,6 +416,36 @@ static void test_may_write(void **state)
 	close_rw(&t);
 }
 
+/*
+ * A discard where the refcount block is not aligned, past the end, or missing: refused,
+ * at the latest when the cluster is given back, and nothing is written by a wrong offset.
+ */
+static void test_discard_without_refblock(void **state)
+{
+	static const uint64_t blocks[] = { 0x20200, 1ull << 40, 0x00fffffffffffe00, 0 };
+	struct qcow_commit c;
+	struct memio *m;
+	uint64_t size;
+	struct rw t;
+	size_t i;
+	int r;
+
+	(void)state;
+	for (i = 0; i < sizeof(blocks) / sizeof(*blocks); i++) {
+		m = work_create("compat=1.1", "64M", "qemu-io -f qcow2 -c 'write 0 64k' $1");
+		qcow_put_be64(m->data + qcow_be64(m->data + 48), blocks[i]);
+		size = m->size;
+		r = try_open(&t, m, false);
+		if (!r)
+			r = commit_one(&t, 0, 0, QCOW_DELTA_ZERO, &c);
+		if (!r)
+			r = qcow_free(t.w, c.lost, c.nr_lost, &t.err);
+		if (r != -EIO || m->size != size)
+			fail_msg("%#llx: %d", (unsigned long long)blocks[i], r);
+		close_rw(&t);
+	}
+}
+
 /* A discard of everything, in as many steps as it takes. */
 static void test_discard_all(void **state)
 {
@@ -472,6 +511,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(test_bad_deltas),
 		cmocka_unit_test(test_free_spares_metadata),
 		cmocka_unit_test(test_may_write),
+		cmocka_unit_test(test_discard_without_refblock),
 		cmocka_unit_test(test_discard_all),
 		cmocka_unit_test(test_data_file),
 	};
