@@ -111,6 +111,28 @@ def huge_disk_costs_nothing(folder, shell):
     return what.text if what.status else None
 
 
+@cve("CVE-2013-2096", "CVE-2013-4463", "CVE-2013-4469")
+def bomb_is_inflated_piece_by_piece(folder, shell):
+    """512 MiB in an image of 11 MiB, twice the memory that a verb may take: a device, a copy and a repair need a cluster
+    of it at a time."""
+    bomb, out = os.path.join(folder, "bomb"), os.path.join(folder, "out")
+    zeros = write(folder, "zeros", b"", 512 << 20)
+    with open(zeros, "r+b") as f:
+        for off in range(0, 512 << 20, 1 << 21):
+            f.seek(off)
+            f.write(b"x")
+    images.run("qemu-img", "convert", "-t", "unsafe", "-c", "-O", "qcow2", "-o",
+               "cluster_size=2M,compression_type=zstd", zeros, bomb)
+    if os.path.getsize(bomb) > 16 << 20:
+        return f"no bomb: {os.path.getsize(bomb)} bytes"
+    for argv in (("map", "--json", bomb), ("check", "--data", bomb), ("compare", "-F", "raw", bomb, zeros),
+                 ("convert", "-O", "qcow2", bomb, out), ("convert", "-c", "-O", "qcow2", bomb, out)):
+        what = shell.within_limits(*argv)
+        if what:
+            return what
+    return None
+
+
 def foreign(name, word, data, size=65536):
     """Formats whose importers had the bug: we have none, and the refusal says what to do."""
     def test(folder, shell):

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Running `qcow`, held to limits, and seeing what it opens."""
+"""Running `qcow`, held to limits, and seeing what it opens. As a program: what TRACE shows was opened."""
 import os
 import re
 import resource
 import subprocess
+import sys
 
 import judge
 
@@ -16,25 +17,33 @@ SYSTEM = re.compile(r"^(/etc/ld\.so\.|/lib|/usr/lib|/etc/qcow\.conf$|/proc/|/sys
                     r"|/etc/localtime$|/usr/share/zoneinfo/)")
 
 
-def limited():
+def limited(seconds):
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-    resource.setrlimit(resource.RLIMIT_CPU, (TIME, TIME))
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
 
 
-def call(argv, cwd, text=None, limits=True):
+def call(argv, cwd, text=None, limits=True, seconds=TIME):
     """The finished process; a time-out ends it with status None. On a busy machine the CPU time counts."""
     try:
         return subprocess.run(argv, input=text, capture_output=True, text=True, errors="replace", cwd=cwd,
-                              timeout=30, preexec_fn=limited if limits else None)
+                              timeout=30, preexec_fn=(lambda: limited(seconds)) if limits else None)
     except subprocess.TimeoutExpired:
         return subprocess.CompletedProcess(argv, None, "", "time-out")
 
 
 def opened(trace):
-    """What a strace -y log shows was opened, symbolic links resolved. O_PATH looks at a name, not into a file."""
+    """What a strace -f -y log shows was opened, symbolic links resolved. O_PATH looks at a name, not into a file."""
+    begun = {}
     for line in open(trace, errors="replace"):
-        match = re.search(r"\bopen(?:at2?)?\(.* = \d+<(.*?)>", line)
-        if match and "O_PATH" not in line:
+        pid, _, text = line.partition(" ")
+        text = text.strip()
+        if text.endswith("<unfinished ...>"):
+            begun[pid] = text
+            continue
+        if text.startswith("<... "):
+            text = begun.pop(pid, "open(") + text
+        match = re.search(r"\bopen(?:at2?)?\(.* = \d+<(.*?)>", text)
+        if match and "O_PATH" not in text:
             yield match[1]
 
 
@@ -42,3 +51,7 @@ def strace(argv, work):
     trace = os.path.join(work, "trace")
     call(["strace", "-f", "-y", "-e", "trace=open,openat,openat2", "-o", trace, *argv], work, limits=False)
     return set(opened(trace))
+
+
+if __name__ == "__main__":
+    print(*sorted(set(opened(sys.argv[1]))), sep="\n")
