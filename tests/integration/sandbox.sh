@@ -32,6 +32,11 @@ attached_again() {
 	[ "$(counter crash attaches)" -gt "$1" ]
 }
 
+# limits_of PID WHAT NUMBER: soft and hard, and nobody in there may raise them: no capability is left
+limits_of() {
+	equal "$2" "$(sed -nE "s/^$2 +([^ ]+) +([^ ]+) .*/\\1 \\2/p" "/proc/$1/limits")" "$3 $3"
+}
+
 # EPERM is -1, on each thread; the number of the process is all it may ask for.
 check_worker() {
 	local pid=$1 threads
@@ -42,6 +47,9 @@ check_worker() {
 		fail "these calls got through to the kernel"
 	equal "the victim" "$(cat "$SCRATCH/victim")" secret
 	[ "$threads" -ge 2 ] || fail "the worker has no threads but one"
+	limits_of "$pid" 'Max address space' $((1 << 30))
+	limits_of "$pid" 'Max open files' 1024
+	limits_of "$pid" 'Max core file size' 0
 	for thread in "/proc/$pid"/task/*; do
 		equal "Seccomp of $thread" "$(sed -n 's/^Seccomp:\t//p' "$thread/status")" 2
 		equal "CapEff of $thread" "$(sed -n 's/^CapEff:\t//p' "$thread/status")" 0000000000000000
