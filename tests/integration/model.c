@@ -541,7 +541,13 @@ static int parse(int argc, char **argv, struct config *c)
 int main(int argc, char **argv)
 {
 	struct config c = {
-		.seed = 1, .tag = 1, .ops = 1000, .threads = 4, .align = 512, .percent = 50
+		.seed = 1,
+		.tag = 1,
+		.ops = 1000,
+		.threads = 4,
+		.align = 512,
+		.percent = 50,
+		.version = 1,
 	};
 	static const struct {
 		const char *name;
