@@ -189,7 +189,11 @@ static int commit_locked(struct qcow_disk *disk, bool flush)
 		flush_layer(disk);
 		qcow_drop_window();
 	}
+	if (qcow_drops("free"))
+		qcow_release_some(disk, 0);
 	seal(disk);
+	if (qcow_drops("punch"))
+		qcow_release_punch(disk, &c->freed);
 	if (c->nr_deltas)
 		return commit_sealed(disk);
 	return flush ? flush_layer(disk) : 0;
@@ -431,7 +435,7 @@ void qcow_commit_freed(struct qcow_disk *disk, sector_t host_sector, u64 nr)
 	struct qcow_commit *c = &disk->commit;
 	bool ok;
 
-	if (qcow_drops("reuse")) {
+	if (qcow_drops("reuse") || qcow_drops("free")) {
 		qcow_alloc_put(&disk->alloc, host_sector, nr, false);
 		return;
 	}

@@ -18,8 +18,10 @@
  *		as one that reads as zeros any more
  *	answer	COMMIT's answer				the end of the flushes that wait
  *	reuse	COMMIT's answer				a cluster that lost its pointer is
- *							handed out or punched; FREE
- *	fence	a fence begun after that answer		the same
+ *							handed out
+ *	punch	the same				it is punched
+ *	free	the same				FREE
+ *	fence	a fence begun after that answer		all three
  *
  * One commit at a time, FREE included: so a FREE never speaks of what a later
  * COMMIT lost, whose fence has not passed.

@@ -60,14 +60,31 @@ static void punch(struct qcow_disk *disk, sector_t sector, u64 nr_sectors)
 	memalloc_noio_restore(noio);
 }
 
+/**
+ * qcow_release_punch() - the layer below needs keep no bytes of free clusters
+ * @disk: open for writing, commit->mutex held
+ * @spaces: the clusters
+ *
+ * Context: process; may sleep.
+ */
+void qcow_release_punch(struct qcow_disk *disk, const struct list_head *spaces)
+{
+	unsigned int shift = disk->alloc.cluster_shift;
+	const struct qcow_space *s;
+
+	if (!disk->commit.passdown)
+		return;
+	list_for_each_entry(s, spaces, node)
+		punch(disk, s->cluster << shift, s->nr << shift);
+}
+
 static void reuse(struct qcow_disk *disk)
 {
 	unsigned int shift = disk->alloc.cluster_shift;
 	struct qcow_space *s, *next;
 
+	qcow_release_punch(disk, &disk->commit.unfenced);
 	list_for_each_entry_safe(s, next, &disk->commit.unfenced, node) {
-		if (disk->commit.passdown)
-			punch(disk, s->cluster << shift, s->nr << shift);
 		qcow_alloc_put(&disk->alloc, s->cluster << shift, s->nr, qcow_drops("zero"));
 		list_del(&s->node);
 		kfree(s);
