@@ -10,8 +10,11 @@ CRASH_CASES=(
 	'3 snapshots device'
 	'4 compressed device'
 	'5 backed ext4'
+	'6 data-file data'
 )
 CRASH_DISK=80M
+# Where an image with a data file has it, on the same disk.
+CRASH_DATA_MIB=16
 CRASH_LOG=256M
 # On a disk of its own, from 0 on: the journal; from the following MiB on: the contents of the snapshot "cut".
 CRASH_NOTES=64M

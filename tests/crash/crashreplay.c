@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * crashreplay: what a power cut can leave on a disk, from the log of its writes. The disk is made
- * as it was at every flush and at random moments between flushes: then a random subset of the
- * writes since the last flush is there, some of them in part, sector by sector. For each such disk
- * a script makes the raw contents that QEMU reads, and they are compared with what was
+ * as it was at every flush and at random moments between flushes: once with all of the writes since
+ * the last flush, once with a random subset, some of them in part, sector by sector. For each such
+ * disk a script makes the raw contents that QEMU reads, and they are compared with what was
  * acknowledged.
  */
 #include "dmlog.h"
@@ -21,7 +21,7 @@ static const char usage_text[] =
 	"its contents as QEMU reads them to RAW.\n"
 	"  --initial FILE  the contents, as QEMU reads them, before the log\n"
 	"  --seed N        which random numbers (1)\n"
-	"  --points N      random moments (1000)\n"
+	"  --points N      random moments, no two the same (1000)\n"
 	"  --flushes N     at most so many of the moments right after a flush (all)\n"
 	"  --only N        this moment only\n"
 	"  --every         instead of all that: after every entry, the disk with each of: all of the\n"
@@ -60,7 +60,7 @@ struct replay {
 	uint64_t *seen; /* hashes of disks that were judged, under --every */
 	uint64_t nr_seen, room_seen;
 	uint64_t random;
-	uint64_t moments, sectors, bad;
+	uint64_t moments, points, sectors, bad;
 };
 
 /* ---- the disk ---------------------------------------------------------------------------------
@@ -97,20 +97,30 @@ static void take_back(struct replay *r)
 	}
 }
 
-static const unsigned char *data_of(const struct dmlog_entry *entry, uint64_t i)
-{
-	return entry->flags & DMLOG_DISCARD ? NULL : entry->data + i * SECTOR;
-}
-
 /*
- * What a discard leaves behind is anybody's guess, sector by sector: the old bytes or zeros. The
- * guess depends on the place only, so that one moment can be looked at alone.
+ * What a discard leaves behind is anybody's guess, sector by sector: the old bytes, zeros, or what
+ * never was there. The guess depends on the place only, so that one moment can be looked at alone.
  */
-static bool discard_spares(const struct replay *r, const struct dmlog_entry *entry, uint64_t i)
+static uint64_t guess(const struct replay *r, const struct dmlog_entry *entry, uint64_t i)
 {
 	uint64_t random = r->config.seed + (uint64_t)(entry - r->log.entries) * 1000003 + i;
 
-	return (entry->flags & DMLOG_DISCARD) && (random_next(&random) & 1);
+	return random_next(&random) & 3;
+}
+
+static bool discard_spares(const struct replay *r, const struct dmlog_entry *entry, uint64_t i)
+{
+	return (entry->flags & DMLOG_DISCARD) && guess(r, entry, i) < 2;
+}
+
+static const unsigned char *data_of(const struct replay *r, const struct dmlog_entry *entry,
+				    uint64_t i)
+{
+	static const unsigned char rubbish[SECTOR] = { 0xee, 0xee, 0xee, 0xee };
+
+	if (!(entry->flags & DMLOG_DISCARD))
+		return entry->data + i * SECTOR;
+	return guess(r, entry, i) == 2 ? rubbish : NULL;
 }
 
 static bool is_spared(const struct replay *r, const struct dmlog_entry *entry, uint64_t i)
@@ -122,7 +132,7 @@ static void apply(struct replay *r, const struct dmlog_entry *entry)
 {
 	for (uint64_t i = 0; i < entry->nr; i++)
 		if (!is_spared(r, entry, i))
-			put_sector(r, entry->sector + i, data_of(entry, i));
+			put_sector(r, entry->sector + i, data_of(r, entry, i));
 }
 
 /* percent: how many of its sectors */
@@ -132,7 +142,7 @@ static void apply_for_now(struct replay *r, const struct dmlog_entry *entry, uns
 		if (random_below(&r->random, 100) >= percent || is_spared(r, entry, i))
 			continue;
 		remember(r, entry->sector + i);
-		put_sector(r, entry->sector + i, data_of(entry, i));
+		put_sector(r, entry->sector + i, data_of(r, entry, i));
 	}
 }
 
@@ -144,6 +154,11 @@ static bool is_flush(const struct replay *r, uint64_t i)
 	uint64_t at = r->config.break_at;
 
 	return (r->log.entries[i].flags & DMLOG_FLUSH) && !(at && i % at == 0);
+}
+
+static bool may_be_lost(const struct dmlog_entry *entry)
+{
+	return entry->nr && !(entry->flags & DMLOG_FUA);
 }
 
 /* Everything before entry @end that a flush covered is there for good. */
@@ -158,24 +173,43 @@ static void make_durable(struct replay *r, uint64_t end)
 		apply(r, &r->log.entries[r->durable]);
 }
 
+/* Of the entries before @end, one that no flush covered, and that may be lost. */
+static uint64_t choose_lost(struct replay *r, uint64_t end)
+{
+	uint64_t nr = 0, lost = end;
+
+	for (uint64_t i = r->durable; i < end; i++)
+		if (may_be_lost(&r->log.entries[i]) && !random_below(&r->random, ++nr))
+			lost = i;
+	return lost;
+}
+
 /* A power cut when entry @end was under way: those before it have completed. */
 static void cut_before(struct replay *r, uint64_t end)
 {
 	static const unsigned char densities[] = { 100, 50, 50, 10, 90 };
 	unsigned int density = densities[random_below(&r->random, sizeof(densities))];
 	bool torn = random_next(&r->random) & 1;
+	uint64_t lost = choose_lost(r, end);
 
 	for (uint64_t i = r->durable; i < end; i++) {
 		const struct dmlog_entry *entry = &r->log.entries[i];
 
 		if (entry->flags & DMLOG_FUA)
 			apply_for_now(r, entry, 100);
-		else if (random_below(&r->random, 100) < density)
+		else if (i != lost && random_below(&r->random, 100) < density)
 			apply_for_now(r, entry,
 				      torn && random_next(&r->random) % 4 == 0 ? 50 : 100);
 	}
 	if (end < r->log.nr_entries && torn)
 		apply_for_now(r, &r->log.entries[end], 50);
+}
+
+/* A power cut that loses nothing but what was under way. */
+static void cut_after(struct replay *r, uint64_t end)
+{
+	for (uint64_t i = r->durable; i < end; i++)
+		apply_for_now(r, &r->log.entries[i], 100);
 }
 
 static uint32_t last_mark(const struct replay *r, uint64_t end)
@@ -311,13 +345,6 @@ static int by_number(const void *a, const void *b)
 	return x < y ? -1 : x > y;
 }
 
-static void random_moments(struct replay *r, uint64_t *moments)
-{
-	for (uint64_t i = 0; i < r->config.points; i++)
-		moments[i] = random_below(&r->random, r->log.nr_entries) + 1;
-	qsort(moments, r->config.points, sizeof(*moments), by_number);
-}
-
 static bool is_wanted(const struct replay *r, uint64_t end)
 {
 	if (r->log.entries[end - 1].paused)
@@ -325,17 +352,53 @@ static bool is_wanted(const struct replay *r, uint64_t end)
 	return !r->config.only || r->config.only == end;
 }
 
+/*
+ * Right after each write, if some of what is there by then may yet be lost: so that one moment's
+ * disk with all of it is another than any other moment's, and another than the disk without some.
+ */
+static uint64_t possible_moments(const struct replay *r, uint64_t *moments)
+{
+	bool unsure = false;
+	uint64_t nr = 0;
+
+	for (uint64_t i = 0; i < r->log.nr_entries; i++) {
+		if (is_flush(r, i))
+			unsure = false;
+		unsure |= may_be_lost(&r->log.entries[i]);
+		if (r->log.entries[i].nr && unsure && is_wanted(r, i + 1))
+			moments[nr++] = i + 1;
+	}
+	return nr;
+}
+
+/* The first ones of @moments become the chosen. */
+static uint64_t random_moments(struct replay *r, uint64_t *moments)
+{
+	uint64_t possible = possible_moments(r, moments);
+	uint64_t nr = possible < r->config.points ? possible : r->config.points;
+
+	for (uint64_t i = 0; i < nr; i++) {
+		uint64_t other = i + random_below(&r->random, possible - i);
+		uint64_t chosen = moments[other];
+
+		moments[other] = moments[i];
+		moments[i] = chosen;
+	}
+	qsort(moments, nr, sizeof(*moments), by_number);
+	return nr;
+}
+
 static void random_cut(struct replay *r, uint64_t end)
 {
-	uint64_t at = end;
-
-	if (!is_wanted(r, end))
-		return;
 	/* So that one moment can be repeated alone. */
-	r->random = (r->config.seed << 32) + at;
+	r->random = (r->config.seed << 32) + end;
+	cut_after(r, end);
+	judge(r, end, "all that came before");
+	take_back(r);
 	cut_before(r, end);
 	judge(r, end, "random subset");
 	take_back(r);
+	r->points++;
 }
 
 /* ---- every moment of a short log
@@ -417,18 +480,18 @@ static void run_every(struct replay *r)
 /* Moments in the order of the log, so that the disk is written once. */
 static void run_some(struct replay *r, uint64_t flushes)
 {
-	uint64_t *moments = calloc(r->config.points + 1, sizeof(*moments));
-	uint64_t next = 0, nr = 0, every;
+	uint64_t *moments = calloc(r->log.nr_entries + 1, sizeof(*moments));
+	uint64_t next = 0, nr = 0, nr_moments, every;
 
 	if (!moments)
 		die("out of memory");
-	random_moments(r, moments);
+	nr_moments = random_moments(r, moments);
 	every = r->config.flushes ? flushes / r->config.flushes + 1 : 1;
 	for (uint64_t i = 1; i <= r->log.nr_entries; i++) {
 		make_durable(r, i);
 		if (is_flush(r, i - 1) && ++nr % every == 0 && is_wanted(r, i))
 			judge(r, i, "after a flush");
-		while (next < r->config.points && moments[next] <= i)
+		if (next < nr_moments && moments[next] == i)
 			random_cut(r, moments[next++]);
 	}
 	free(moments);
@@ -445,8 +508,8 @@ static void run(struct replay *r)
 	else
 		run_some(r, flushes);
 	printf("entries %" PRIu64 " flushes %" PRIu64 " moments %" PRIu64 " sectors %" PRIu64
-	       " bad %" PRIu64 "\n",
-	       r->log.nr_entries, flushes, r->moments, r->sectors, r->bad);
+	       " points %" PRIu64 " bad %" PRIu64 "\n",
+	       r->log.nr_entries, flushes, r->moments, r->sectors, r->points, r->bad);
 }
 
 static int parse(int argc, char **argv, struct config *c)
