@@ -109,16 +109,20 @@ frail_name() {
 	echo "dm-$(dmsetup info -c --noheadings -o minor frail)"
 }
 
-# place_of NUMBER: where that block of the image on frail is, in bytes; what is written is committed
+# place_of NUMBER [IMAGE]: where that block of the image (on frail) is, in bytes; what is written is committed
 place_of() {
 	blockdev --flushbufs /dev/mapper/frail
-	qemu-img map -U -f qcow2 --output=json /dev/mapper/frail | python3 -c 'import json, sys
+	qemu-img map -U -f qcow2 --output=json "${2-/dev/mapper/frail}" | python3 -c 'import json, sys
 at = int(sys.argv[1]) * 65536
 print([e["offset"] + at - e["start"] for e in json.load(sys.stdin) if e["start"] <= at < e["start"] + e["length"]][0])' "$1"
 }
 
 told_read_only() { # told_read_only EVENTS-BEFORE
-	[ "$(state e mode)" = RO ] && [ "$(events)" -gt "$1" ]
+	is_read_only && [ "$(events)" -gt "$1" ]
+}
+
+is_read_only() {
+	[ "$(state e mode)" = RO ]
 }
 
 events() {
@@ -270,14 +274,27 @@ first_table() {
 	frail at "$(table_of 0)" 65536
 }
 
-# table_of NUMBER: where the NUMBER-th L2 table of the image on frail is
+# table_of NUMBER|header|l1|reftable|refblock [IMAGE]: where the image (on frail) has its NUMBER-th L2 table, or that
 table_of() {
 	blockdev --flushbufs /dev/mapper/frail
 	python3 -c 'import struct, sys
-with open("/dev/mapper/frail", "rb") as f:
-    f.seek(40)
-    f.seek(struct.unpack(">Q", f.read(8))[0] + 8 * int(sys.argv[1]))
-    print(struct.unpack(">Q", f.read(8))[0] & 0x00fffffffffffe00)' "$1"
+what, image = sys.argv[1:]
+f = open(image, "rb")
+def word(at):
+    f.seek(at)
+    return struct.unpack(">Q", f.read(8))[0] & 0x00fffffffffffe00
+places = {"header": lambda: 0, "l1": lambda: word(40), "reftable": lambda: word(48), "refblock": lambda: word(word(48))}
+print(places.get(what, lambda: word(word(40) + 8 * int(what)))())' "$1" "${2-/dev/mapper/frail}"
+}
+
+# on_disk FILE OFFSET: where frail has what the file on it has there
+on_disk() {
+	filefrag -sv -b512 "$1" | python3 -c 'import re, sys
+at = int(sys.argv[1]) // 512
+for line in sys.stdin:
+    words = [int(w) for w in re.findall(r"[0-9]+", line)]
+    if re.match(r" *[0-9]+:", line) and words[1] <= at <= words[2]:
+        print((words[3] + at - words[1]) * 512)' "$2" | grep .
 }
 
 # A table that cannot be read: what it maps fails, the rest goes on; and when it can be read again, all does.
@@ -329,6 +346,73 @@ failing_base() {
 	qemu_reads "$SCRATCH/top" 'read -q -P 0x53 192k 64k' 'read -q -P 0 64k 4k' 'read -q -P 0x51 68k 60k'
 }
 
+# The image is a file on a file system: data in it that cannot be written or read, and a table.
+failing_file() {
+	local place image=$SCRATCH/mnt/top bad
+	mkdir -p "$SCRATCH/mnt"
+	mkfs.ext4 -q -F /dev/mapper/frail
+	mount /dev/mapper/frail "$SCRATCH/mnt"
+	cleanup umount "$SCRATCH/mnt"
+	qemu-img create -q -f qcow2 "$image" 128M
+	open_rw e "$image"
+	write_block 1 0x91
+	write_block 2 0x92
+	eventually 60 pool_is_full
+	place=$(place_of 1 "$image")
+	bad=$(on_disk "$image" "$place")
+	frail write-at "$bad" 65536
+	io_error put_block 1 0xa1
+	says last-error 5 write '*/top' "$place"
+	frail at "$bad" 65536
+	io_error read_block 1
+	says last-error 5 read '*/top' "$place"
+	read_block 2
+	mode_is_rw
+	bad=$(table_of 0 "$image")
+	frail write-at "$(on_disk "$image" "$bad")" 65536
+	put_block 3 0x93
+	io_error sync -d /dev/mapper/e
+	eventually 60 is_read_only
+	says mode-reason 5 COMMIT "$image: cannot write * bytes at offset $(printf '0x%x' "$bad"): Input/output error"
+	frail ok
+	io_error write_block 3 0x93
+	qcow close e --force
+	checked "$image" leaks
+	qemu_reads "$image" 'read -q -P 0x92 128k 64k' 'read -q -P 0 192k 64k'
+	umount "$SCRATCH/mnt"
+}
+
+# Whatever is asked of the file system is done by halves: the kernel goes on, and so does the helper.
+short_transfers() {
+	local fuse server
+	modprobe -q fuse || true
+	[ -c /dev/fuse ] || fail "no FUSE"
+	mkdir -p "$SCRATCH/short"
+	qemu-img create -q -f qcow2 "$SCRATCH/below" 64M
+	head -c 6M /dev/urandom >"$SCRATCH/data"
+	exec {fuse}<>/dev/fuse
+	python3 "$TESTS/integration/shortfs.py" "$SCRATCH/below" "$SCRATCH/counts" <&"$fuse" {fuse}>&- &
+	server=$!
+	mount -i -t fuse -o "fd=$fuse,rootmode=40000,user_id=0,group_id=0,allow_other" short "$SCRATCH/short"
+	cleanup umount -q -l "$SCRATCH/short"
+	exec {fuse}>&-
+	open_rw e "$SCRATCH/short/image"
+	# To new clusters, and in place; the rest of a cluster is copied.
+	dd if="$SCRATCH/data" of=/dev/mapper/e bs=1M skip=3 count=3 oflag=direct conv=fsync,nocreat status=none
+	dd if="$SCRATCH/data" of=/dev/mapper/e bs=1M oflag=direct conv=fsync,nocreat status=none
+	dmsetup message e 0 drop_caches
+	cmp -n 6M /dev/mapper/e "$SCRATCH/data"
+	equal errors "$(counter e errors)" 0
+	close_rw e
+	umount "$SCRATCH/short"
+	wait "$server"
+	checked "$SCRATCH/below"
+	qemu-img convert -f qcow2 -O raw "$SCRATCH/below" "$SCRATCH/raw"
+	cmp -n 6M "$SCRATCH/raw" "$SCRATCH/data"
+	note "done by halves, reads and writes, of the kernel and of programs: $(cat "$SCRATCH/counts")"
+	grep -qx '[1-9][0-9]* [1-9][0-9]* [1-9][0-9]* [1-9][0-9]*' "$SCRATCH/counts" || fail "nothing done by halves"
+}
+
 use_disk disk1 1 512M
 modprobe -q dm-flakey || true
 cleanup dmsetup remove --force frail
@@ -341,3 +425,5 @@ failing_commit all_writes '0x*'
 failing_commit first_table "$(printf '0x%x' "$(table_of 0)")"
 failing_table
 failing_base
+failing_file
+short_transfers
