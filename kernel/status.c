@@ -155,6 +155,7 @@ void qcow_status_print(struct qcow_target *t, char *result, unsigned int maxlen)
 		{ "flushes", commit->nr_flushes },
 		{ "commits", commit->nr_commits },
 		{ "committed", commit->nr_committed },
+		{ "commits_resent", ucs->nr_commits_resent },
 	};
 	/* Once there is one there always is; what it says may change until it is printed. */
 	bool last = READ_ONCE(t->disk.errors.last.op), mode = READ_ONCE(t->disk.errors.mode.op);

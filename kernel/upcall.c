@@ -404,6 +404,7 @@ void qcow_upcalls_lost(struct qcow_upcalls *ucs)
 			claim_locked(ucs, uc);
 			list_add(&uc->node, &claimed);
 		} else {
+			ucs->nr_commits_resent += uc->cmd == DM_QCOW_CMD_COMMIT;
 			qcow_upcall_unsend_locked(ucs, uc);
 		}
 	}

@@ -100,6 +100,7 @@ struct qcow_upcalls {
 	unsigned long nr_fetches;
 	unsigned long nr_timeouts;
 	unsigned long nr_deaths;
+	unsigned long nr_commits_resent;
 };
 
 /**

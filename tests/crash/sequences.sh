@@ -4,7 +4,8 @@
 
 # write to where nothing is, overwrite, discard, flush, snapshot, write to what a snapshot shares
 SEQ_OPERATIONS='w o d f s c'
-# F1 to F9 is a flush on a slow disk, with the worker killed sooner or later meanwhile: in the middle of COMMIT, too.
+# F1 to F9 is a flush on a slow disk, with the worker killed sooner or later meanwhile: from F4 on when COMMIT is under
+# way.
 # M1 to M9 is one, too, and what comes next begins sooner or later meanwhile.
 SEQ_SLOW_MS=100
 # The image: clusters 0-3 are the guest's own, 4 is shared with the snapshot s0, the rest reads as zeros.

@@ -61,18 +61,43 @@ died() { # died NR
 	[ "$(counter "s$1" helper_deaths)" = 1 ]
 }
 
+upcalls() { # upcalls NR
+	local status
+	status=$(dmsetup status "s$1")
+	status=${status#* upcalls }
+	echo "${status%% *}"
+}
+
+# Until COMMIT has been sent: before that the flush asks for nothing.
+wait_for_commit() { # wait_for_commit NR UPCALLS-BEFORE
+	local i
+	for ((i = 0; i < 100; i++)); do
+		[ "$(upcalls "$1")" = "$2" ] || return 0
+	done
+}
+
 # There is no other worker then.
 killed_flush() { # killed_flush NR HOW-LATE
-	local flush
+	local flush before pids
 	do_script "$1"
+	# Looked for now: that takes longer than a COMMIT.
+	pids=$(workers)
+	before=$(upcalls "$1")
 	script=(flush)
 	do_script "$1" &
 	flush=$!
-	sleep "$(printf '0.%02d' $(($2 * 6)))"
-	kill_helpers worker
+	if [ "$2" -le 3 ]; then
+		sleep "$(printf '0.%02d' $(($2 * 6)))"
+	else
+		wait_for_commit "$1" "$before"
+		sleep "$(printf '0.%02d' $((($2 - 4) * 3)))"
+	fi
+	# shellcheck disable=SC2086 # several numbers
+	kill -KILL $pids
 	wait "$flush"
 	script=()
 	eventually 60 died "$1"
+	counter "s$1" commits_resent >>"$SCRATCH/resent"
 }
 
 run_sequence() { # run_sequence NR SEQUENCE
@@ -148,5 +173,9 @@ two=$!
 wait "$one" || fail "a sequence failed"
 wait "$two" || fail "a sequence failed"
 with_kills
+if [ -e "$SCRATCH/resent" ]; then
+	note "$(grep -cv '^0$' "$SCRATCH/resent" || true) of $(wc -l <"$SCRATCH/resent") kills were in the middle of COMMIT"
+	grep -qv '^0$' "$SCRATCH/resent" || fail "no worker was killed in the middle of COMMIT"
+fi
 equal "sequences" "$(wc -l <"$SCRATCH/done")" "${#all[@]}"
 note "${#all[@]} sequences in $SECONDS s"
