@@ -7,7 +7,7 @@
 # BREAK=20 (write 20 goes elsewhere: the test must fail); KEEP_GOING=1 (past a failed seed); VERBOSE=1.
 # vm: --disk 512M --disk 512M --mem 2048
 # host: tests/images/variants
-# timeout: 900
+# timeout: 1500
 # full-timeout: 7200
 # shellcheck disable=SC2154 # use_disk sets its first
 # shellcheck source=tests/lib.sh
