@@ -79,6 +79,32 @@ bottom() {
 	cat /sys/block/$bottom_devices/stat | awk -v f="$1" '{ sum += $f } END { print sum }'
 }
 
+# ---- data that is written: the statistics count flushes without any, and zeros that the device makes
+
+WRITE_TRACE=/sys/kernel/tracing/events/block/block_rq_issue/trigger
+WRITE_HISTOGRAM='hist:keys=dev:vals=bytes if nr_sector > 0 && rwbs ~ "*W*" && !(rwbs ~ "*Z*")'
+
+trace_writes() {
+	mountpoint -q /sys/kernel/tracing || mount -t tracefs tracefs /sys/kernel/tracing
+	echo "$WRITE_HISTOGRAM" >$WRITE_TRACE
+}
+
+untrace_writes() {
+	echo "!$WRITE_HISTOGRAM" >$WRITE_TRACE
+}
+
+# traced_writes: how many since trace_writes, and how many sectors
+traced_writes() {
+	local numbers
+	# The kernel's own form of a device number
+	# shellcheck disable=SC2086 # a pattern
+	numbers=$(cat /sys/block/$bottom_devices/dev | awk -F : '{ printf "%d ", $1 * 1048576 + $2 }')
+	awk -v numbers="$numbers" '
+		BEGIN { n = split(numbers, list); for (i = 1; i <= n; i++) ours[list[i]] }
+		/^[{] dev:/ { gsub(/[{},:]|dev|hitcount|bytes/, " "); if ($1 in ours) { nr += $2; bytes += $3 } }
+		END { printf "%d %d\n", nr, bytes / 512 }' "${WRITE_TRACE%trigger}hist"
+}
+
 direction='read'	# or write: what is measured
 
 # bottom_ios: how many I/Os of the kind that is measured
@@ -97,6 +123,10 @@ counter() {
 # Milliseconds that the CPU has been idle
 idle() {
 	awk -v hz="$(getconf CLK_TCK)" '/^cpu / { print int(($5 + $6) * 1000 / hz) }' /proc/stat
+}
+
+counted_writes() {
+	echo "$(bottom 5) $(bottom 7)"
 }
 
 # ---- contents ------------------------------------------------------------------------------

@@ -53,10 +53,12 @@ write_fresh() {
 
 # ---- what was counted meanwhile ----------------------------------------------------------------------------
 
+count_writes=counted_writes
+
 counts() {
 	local upcalls=0
 	[ -z "$name" ] || upcalls=$(counter "$name" upcalls)
-	echo "$(bottom 5) $(bottom 7) $(bottom 16) $(idle) $upcalls"
+	echo "$($count_writes) $(bottom 16) $(idle) $upcalls"
 }
 
 start_counting() {
@@ -203,13 +205,14 @@ run_snapshotted() {
 	done
 }
 
-# On disks with a write cache of their own. A flush without data counts as a write there.
+# On disks with a write cache of their own.
 run_bottom() {
-	local ground=fresh log=/tmp/bottom.log subject
+	local ground=fresh log=/tmp/bottom.log subject count_writes=traced_writes
 	drop_disks
 	disk_cache=64
 	in_clusters $log 1000 sync
 	expect --read_iolog=$log
+	trace_writes
 	for subject in $IMAGES qcow-zeroing $PEERS; do
 		have "$subject" || continue
 		note "$workload: $subject"
@@ -220,6 +223,7 @@ run_bottom() {
 		bottom_devices='nullb*'
 		check_contents
 	done
+	untrace_writes
 	drop_disks
 	disk_cache=''
 }
