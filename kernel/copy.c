@@ -187,8 +187,7 @@ static void transfer(struct qcow_cell *cell, blk_opf_t opf, unsigned int end)
 		bio = part_of(cell, opf, off, end);
 		off += bio->bi_iter.bi_size;
 		if (op_is_write(opf)) {
-			qcow_disk_submit(disk, bio, disk->map.data_layer,
-					 cell->host_sector + skip);
+			qcow_disk_write(disk, bio, cell->host_sector + skip);
 		} else {
 			bio->bi_iter.bi_sector = guest + skip;
 			qcow_disk_read(disk, bio);
@@ -290,7 +289,7 @@ static bool write_around(struct qcow_cell *cell)
 	bio_for_each_segment(bv, front, iter)
 		__bio_add_page(bio, bv.bv_page, bv.bv_len, bv.bv_offset);
 	add_zeros(bio, after);
-	qcow_disk_submit(disk, bio, disk->map.data_layer, cell->host_sector);
+	qcow_disk_write(disk, bio, cell->host_sector);
 	return true;
 }
 

@@ -61,6 +61,7 @@
 /* Module-wide queues, made in main.c before the target is registered. */
 extern struct workqueue_struct *qcow_wq;	/* upcalls, ends of writes, events */
 extern struct workqueue_struct *qcow_dispatch_wq; /* bios that waited; waits for the above */
+extern struct workqueue_struct *qcow_deferred_wq; /* writes not in place; waits for all of these */
 extern struct workqueue_struct *qcow_read_wq;	/* file layers: reads */
 extern struct workqueue_struct *qcow_write_wq;	/* file layers: writes; may wait for space */
 extern struct workqueue_struct *qcow_written_wq; /* file layers: ends of writes that need a task */

@@ -19,27 +19,28 @@ static void send_to(struct bio *bio, struct qcow_layer_io *io, struct qcow_layer
 }
 
 /**
- * qcow_disk_submit() - send a bio to a layer
- * @disk: open
- * @bio: from disk->splits or disk->clones
- * @layer: number
+ * qcow_disk_write() - write to the data layer, for a cell
+ * @disk: open for writing
+ * @bio: from disk->clones; perhaps it has ended when this returns
  * @host_sector: where to
  *
- * Context: process, never under current->bio_list; does not sleep for I/O.
+ * A file is written to here and now: to have another worker do it would only cost.
+ *
+ * Context: a worker of bios that waited, never under current->bio_list; may wait for the
+ * file system.
  */
-void qcow_disk_submit(struct qcow_disk *disk, struct bio *bio, unsigned int layer,
-		      sector_t host_sector)
+void qcow_disk_write(struct qcow_disk *disk, struct bio *bio, sector_t host_sector)
 {
-	struct qcow_layer *l = &disk->layers[layer];
+	struct qcow_layer *layer = &disk->layers[disk->map.data_layer];
 	struct qcow_layer_io *io = &qcow_io_of(disk, bio)->layer_io;
 
-	if (!l->bdev) {
+	if (!layer->bdev) {
 		/* Its cell waits for space, and sends it again. */
 		io->starved = NULL;
-		qcow_file_submit(disk->file_queues, l, bio, io, host_sector);
+		qcow_file_write(disk->file_queues, layer, bio, io, host_sector);
 		return;
 	}
-	send_to(bio, io, l, host_sector);
+	send_to(bio, io, layer, host_sector);
 	submit_bio_noacct(bio);
 }
 
@@ -362,32 +363,58 @@ void qcow_disk_read(struct qcow_disk *disk, struct bio *bio)
  */
 void qcow_disk_defer(struct qcow_disk *disk, struct bio *bio)
 {
+	bool write = op_is_write(bio_op(bio));
+	struct qcow_deferred *d = write ? &disk->deferred_writes : &disk->deferred_reads;
 	bool first;
 
 	spin_lock(&disk->ready_lock);
-	first = bio_list_empty(&disk->deferred);
-	bio_list_add(&disk->deferred, bio);
+	first = bio_list_empty(&d->bios);
+	bio_list_add(&d->bios, bio);
 	spin_unlock(&disk->ready_lock);
 	if (first)
-		queue_work(qcow_dispatch_wq, &disk->deferred_work);
+		queue_work(write ? qcow_deferred_wq : qcow_dispatch_wq, &d->work);
 }
 
-static void dispatch_deferred(struct work_struct *work)
+static void dispatch_all(struct qcow_disk *disk, struct qcow_deferred *d)
 {
-	struct qcow_disk *disk = container_of(work, struct qcow_disk, deferred_work);
 	struct bio_list bios;
 	struct blk_plug plug;
 	struct bio *bio;
+	bool alone;
 
 	bio_list_init(&bios);
 	spin_lock(&disk->ready_lock);
-	bio_list_merge(&bios, &disk->deferred);
-	bio_list_init(&disk->deferred);
+	bio_list_merge(&bios, &d->bios);
+	bio_list_init(&d->bios);
 	spin_unlock(&disk->ready_lock);
-	blk_start_plug(&plug);
+	/* A plug would have one alone wait, and then be completed by another worker. */
+	alone = bios.head == bios.tail;
+	if (!alone)
+		blk_start_plug(&plug);
 	while ((bio = bio_list_pop(&bios)))
 		qcow_disk_dispatch(disk, bio, NULL);
-	blk_finish_plug(&plug);
+	if (!alone)
+		blk_finish_plug(&plug);
+}
+
+static void dispatch_reads(struct work_struct *work)
+{
+	struct qcow_disk *disk = container_of(work, struct qcow_disk, deferred_reads.work);
+
+	dispatch_all(disk, &disk->deferred_reads);
+}
+
+static void dispatch_writes(struct work_struct *work)
+{
+	struct qcow_disk *disk = container_of(work, struct qcow_disk, deferred_writes.work);
+
+	dispatch_all(disk, &disk->deferred_writes);
+}
+
+static void init_deferred(struct qcow_deferred *d, work_func_t fn)
+{
+	bio_list_init(&d->bios);
+	INIT_WORK(&d->work, fn);
 }
 
 /*
@@ -449,10 +476,10 @@ int qcow_disk_init(struct qcow_disk *disk)
 	spin_lock_init(&disk->ready_lock);
 	qcow_load_init(disk);
 	qcow_room_init(&disk->room);
-	INIT_WORK(&disk->deferred_work, dispatch_deferred);
+	init_deferred(&disk->deferred_reads, dispatch_reads);
+	init_deferred(&disk->deferred_writes, dispatch_writes);
 	init_llist_head(&disk->starved.bios);
 	INIT_WORK(&disk->starved.work, take_starved);
-	bio_list_init(&disk->deferred);
 	disk->stats = alloc_percpu(struct qcow_io_stats);
 	if (!disk->stats)
 		return r;
@@ -502,7 +529,8 @@ void qcow_disk_exit(struct qcow_disk *disk)
 {
 	flush_work(&disk->starved.work);
 	flush_work(&disk->ready_work);
-	flush_work(&disk->deferred_work);
+	flush_work(&disk->deferred_reads.work);
+	flush_work(&disk->deferred_writes.work);
 	qcow_copy_exit(disk);
 	qcow_commit_exit(disk);
 	/* A read-only table has none of these: zeroed, they may be exited as well. */

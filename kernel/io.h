@@ -51,6 +51,12 @@ struct qcow_split {
 	struct bio bio;			/* last: its inline vectors follow */
 };
 
+/* Bios that a worker is to look at afresh. */
+struct qcow_deferred {
+	struct bio_list bios;		/* ready_lock */
+	struct work_struct work;
+};
+
 /**
  * struct qcow_disk - what the I/O path needs of a target
  * @layers: changes only while no bio is in flight
@@ -59,7 +65,8 @@ struct qcow_split {
  * @keep_discarded: the guest's clusters stay allocated; constant
  * @degrade: metadata cannot be written any more
  * @ready: upcalls whose bios can go on
- * @deferred: writes and discards for a worker
+ * @deferred_reads: those that may not wait where they came from
+ * @deferred_writes: writes and discards; their worker may wait for a file system
  * @starved: writes in place that found no room in a layer's file system
  */
 struct qcow_disk {
@@ -86,11 +93,11 @@ struct qcow_disk {
 	bool can_keep;			/* the format can say: zeros, but allocated; constant */
 	bool keep_discarded;
 	void (*degrade)(struct qcow_disk *disk);
-	spinlock_t ready_lock;		/* protects ->ready and ->deferred */
+	spinlock_t ready_lock;		/* protects ->ready and what is deferred */
 	struct list_head ready;		/* ready_lock */
-	struct bio_list deferred;	/* ready_lock */
 	struct work_struct ready_work;
-	struct work_struct deferred_work;
+	struct qcow_deferred deferred_reads;
+	struct qcow_deferred deferred_writes;
 	struct qcow_starved starved;
 };
 
@@ -112,8 +119,7 @@ int qcow_disk_map_discard(struct qcow_disk *disk, struct bio *bio);
 int qcow_disk_map_flush(struct qcow_disk *disk, struct bio *bio);
 void qcow_disk_reset(struct qcow_disk *disk);
 
-void qcow_disk_submit(struct qcow_disk *disk, struct bio *bio, unsigned int layer,
-		      sector_t host_sector);
+void qcow_disk_write(struct qcow_disk *disk, struct bio *bio, sector_t host_sector);
 void qcow_disk_dispatch(struct qcow_disk *disk, struct bio *bio,
 			const struct qcow_map_page *page);
 void qcow_disk_read(struct qcow_disk *disk, struct bio *bio);

@@ -242,18 +242,29 @@ static void submit_write(struct qcow_layer_io *io)
 		complete_write(io, r);
 }
 
+/* As loop does: our writes must not be throttled behind those they clean up. */
+static unsigned int become_writer(void)
+{
+	unsigned int flags = current->flags;
+
+	current->flags |= PF_LOCAL_THROTTLE | PF_MEMALLOC_NOIO;
+	return flags;
+}
+
+static void end_as_writer(unsigned int flags)
+{
+	current_restore_flags(flags, PF_LOCAL_THROTTLE | PF_MEMALLOC_NOIO);
+}
+
 static void submit_writes(struct work_struct *work)
 {
 	struct qcow_file_queue *q = container_of(work, struct qcow_file_queue, writes.work);
-	/* As loop does: our writes must not be throttled behind those they clean up. */
-	unsigned int local = current->flags & PF_LOCAL_THROTTLE;
-	unsigned int noio = memalloc_noio_save();
+	unsigned int flags = become_writer();
 	struct llist_node *bios = llist_reverse_order(llist_del_all(&q->writes.bios));
 	struct qcow_layer_io *io, *next;
 	struct blk_plug plug;
 	unsigned int i = 0;
 
-	current->flags |= PF_LOCAL_THROTTLE;
 	blk_start_plug(&plug);
 	llist_for_each_entry_safe(io, next, bios, node) {
 		if (i++ % TAG_BATCH == 0)
@@ -266,9 +277,7 @@ static void submit_writes(struct work_struct *work)
 		queue_delayed_work(qcow_write_wq, &q->thaw, THAW_DELAY);
 	}
 	blk_finish_plug(&plug);
-	if (!local)
-		current->flags &= ~PF_LOCAL_THROTTLE;
-	memalloc_noio_restore(noio);
+	end_as_writer(flags);
 }
 
 static void thaw(struct work_struct *work)
@@ -348,6 +357,15 @@ void qcow_file_queues_destroy(struct qcow_file_queue __percpu *queues)
 	free_percpu(queues);
 }
 
+static void init(struct qcow_layer_io *io, struct qcow_file_queue __percpu *queues,
+		 struct qcow_layer *layer, struct bio *bio, sector_t host_sector)
+{
+	io->layer = layer;
+	io->bio = bio;
+	io->pos = (loff_t)host_sector << SECTOR_SHIFT;
+	io->queues = queues;
+}
+
 /**
  * qcow_file_submit() - read a bio from a regular file, or write it there
  * @queues: the target's
@@ -362,9 +380,30 @@ void qcow_file_queues_destroy(struct qcow_file_queue __percpu *queues)
 void qcow_file_submit(struct qcow_file_queue __percpu *queues, struct qcow_layer *layer,
 		      struct bio *bio, struct qcow_layer_io *io, sector_t host_sector)
 {
-	io->layer = layer;
-	io->bio = bio;
-	io->pos = (loff_t)host_sector << SECTOR_SHIFT;
-	io->queues = queues;
+	init(io, queues, layer, bio, host_sector);
 	enqueue(io);
+}
+
+/**
+ * qcow_file_write() - write a bio to a regular file, here and now
+ * @queues: the target's
+ * @layer: open, a regular file
+ * @bio: ended with bio_endio() when done, from any context; perhaps before this returns
+ * @io: as for qcow_file_submit()
+ * @host_sector: where in the file
+ *
+ * Context: process, a worker's; waits for whatever the file system waits for, but not
+ * for it to be thawed.
+ */
+void qcow_file_write(struct qcow_file_queue __percpu *queues, struct qcow_layer *layer,
+		     struct bio *bio, struct qcow_layer_io *io, sector_t host_sector)
+{
+	unsigned int flags = become_writer();
+
+	init(io, queues, layer, bio, host_sector);
+	if (start_write(layer->file))
+		submit_write(io);
+	else
+		enqueue(io);
+	end_as_writer(flags);
 }

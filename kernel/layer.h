@@ -76,5 +76,7 @@ struct qcow_file_queue __percpu *qcow_file_queues_create(void);
 void qcow_file_queues_destroy(struct qcow_file_queue __percpu *queues);
 void qcow_file_submit(struct qcow_file_queue __percpu *queues, struct qcow_layer *layer,
 		      struct bio *bio, struct qcow_layer_io *io, sector_t host_sector);
+void qcow_file_write(struct qcow_file_queue __percpu *queues, struct qcow_layer *layer,
+		     struct bio *bio, struct qcow_layer_io *io, sector_t host_sector);
 
 #endif

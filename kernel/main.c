@@ -18,10 +18,11 @@ struct workqueue_struct *qcow_write_wq;
 struct workqueue_struct *qcow_written_wq;
 struct workqueue_struct *qcow_commit_wq;
 struct workqueue_struct *qcow_dispatch_wq;
+struct workqueue_struct *qcow_deferred_wq;
 
 static void destroy_queues(void)
 {
-	struct workqueue_struct *queues[] = { qcow_dispatch_wq, qcow_commit_wq,
+	struct workqueue_struct *queues[] = { qcow_deferred_wq, qcow_dispatch_wq, qcow_commit_wq,
 					      qcow_written_wq, qcow_write_wq, qcow_read_wq,
 					      qcow_wq };
 	int i;
@@ -44,8 +45,9 @@ static int create_queues(void)
 	qcow_written_wq = alloc_workqueue("qcow_written", WQ_MEM_RECLAIM | WQ_PERCPU, 0);
 	qcow_commit_wq = alloc_workqueue("qcow_commit", WQ_MEM_RECLAIM | WQ_UNBOUND, 0);
 	qcow_dispatch_wq = alloc_workqueue("qcow_dispatch", WQ_MEM_RECLAIM | WQ_UNBOUND, 0);
+	qcow_deferred_wq = alloc_workqueue("qcow_deferred", WQ_MEM_RECLAIM | WQ_UNBOUND, 0);
 	if (qcow_wq && qcow_read_wq && qcow_write_wq && qcow_written_wq && qcow_commit_wq &&
-	    qcow_dispatch_wq)
+	    qcow_dispatch_wq && qcow_deferred_wq)
 		return 0;
 	destroy_queues();
 	return -ENOMEM;

@@ -187,7 +187,7 @@ static void write_front(struct qcow_cell *cell)
 	clone->bi_opf &= ~REQ_FUA;
 	clone->bi_end_io = front_written;
 	clone->bi_private = cell;
-	qcow_disk_submit(disk, clone, disk->map.data_layer, cell->host_sector + skip);
+	qcow_disk_write(disk, clone, cell->host_sector + skip);
 }
 
 /* Cuts off what the spot does not reach; that starts afresh. */
