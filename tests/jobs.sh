@@ -11,7 +11,8 @@ declare -A running=() names=()
 start() {
 	local out name=''
 	if [ -n "$kept" ]; then
-		name=$(kept_name "$@")
+		kept_name "$@"
+		name=$kept_name
 		if [ -e "$name.count" ]; then
 			count_one "$name.out" "$name.count"
 			return
