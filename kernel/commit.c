@@ -100,8 +100,27 @@ static unsigned int next_chunk(const struct qcow_disk *disk)
 	return nr;
 }
 
+/*
+ * A worker died or hung over it, perhaps after its last write. To the next one all is as
+ * it should be, and what an entry pointed to before, unless it was the guest's alone, is
+ * known to nobody.
+ */
+static void count_unknown(struct qcow_disk *disk, const struct chunk *chunk)
+{
+	const struct dm_qcow_delta *d = &chunk->c->deltas[chunk->c->next_delta];
+	unsigned int i, block_shift = disk->map.block_shift + SECTOR_SHIFT;
+	u64 nr = 0, last;
+
+	for (i = 0; i < chunk->nr; i++) {
+		last = d[i].guest_off + ((u64)d[i].nr_blocks << block_shift) - 1;
+		nr += cluster_of(disk, last) - cluster_of(disk, d[i].guest_off) + 1;
+	}
+	qcow_alloc_leaked(&disk->alloc, nr - min(nr, chunk->lost));
+}
+
 static int commit_chunk(struct qcow_disk *disk)
 {
+	unsigned long deaths = READ_ONCE(disk->upcalls.nr_deaths);
 	struct qcow_commit *c = &disk->commit;
 	struct chunk chunk = {
 		.c = c,
@@ -117,6 +136,8 @@ static int commit_chunk(struct qcow_disk *disk)
 
 	r = qcow_upcall_call(&disk->upcalls, &question, take_commit, &chunk,
 			     qcow_release_patience(disk));
+	if (r == -ETIMEDOUT || r == -EINTR || READ_ONCE(disk->upcalls.nr_deaths) != deaths)
+		count_unknown(disk, &chunk);
 	if (r)
 		return r;
 	c->next_delta += chunk.nr;
