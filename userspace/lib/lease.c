@@ -103,6 +103,30 @@ static int pick_tables(struct picker *p, uint32_t nr, struct qcow_error *err)
 	return pick(p, w->free_from, nr, true, err);
 }
 
+/*
+ * The refcounts of a lease are one write if they are in one page. Once one lease has been
+ * cut at the end of a page, those behind it fit.
+ */
+static int cut_to_page(struct qcow_writer *w, uint64_t *clusters, struct qcow_error *err)
+{
+	uint64_t per_page = META_PAGE * 8ull >> w->h.refcount_order, first, nr, left;
+	int r = qcow_alloc_find(w, w->free_from, *clusters, false, &first, &nr, err);
+
+	if (r < 0)
+		return r;
+	left = per_page - first % per_page;
+	if (left < *clusters && left >= *clusters / 2)
+		*clusters = left;
+	return 0;
+}
+
+static int pick_data(struct picker *p, uint64_t clusters, struct qcow_error *err)
+{
+	int r = clusters ? cut_to_page(p->w, &clusters, err) : 0;
+
+	return r < 0 ? r : pick(p, p->w->free_from, clusters, false, err);
+}
+
 int qcow_lease_propose(struct qcow_writer *w, uint64_t bytes, uint32_t nr_tables,
 		       struct qcow_lease_extent *ext, size_t max, size_t *nr,
 		       struct qcow_error *err)
@@ -118,7 +142,7 @@ int qcow_lease_propose(struct qcow_writer *w, uint64_t bytes, uint32_t nr_tables
 	/* Data needs its tables, so they come first when space is short. */
 	r = pick_tables(&p, nr_tables, err);
 	if (!r && !qcow_has_data_file(&w->h))
-		r = pick(&p, w->free_from, cluster_of(w, bytes), false, err);
+		r = pick_data(&p, cluster_of(w, bytes), err);
 	if (p.nr && !w->failed) {
 		qcow_error_clear(err);
 		r = 0;
