@@ -60,6 +60,15 @@ checked() {
 	fail "qemu-img check of $1: status $status"
 }
 
+# no_more_leaks_than_counted NAME IMAGE: the device is suspended
+no_more_leaks_than_counted() {
+	local counted leaks
+	counted=$(counter "$1" clusters_leaked)
+	leaks=$({ qemu-img check -f qcow2 --output=json "$2" || true; } | sed -n 's/.*"leaks": *\([0-9]*\).*/\1/p')
+	note "${leaks:-0} clusters have leaked, $counted were counted"
+	[ "${leaks:-0}" -le "$counted" ] || fail "${leaks:-0} clusters have leaked, $counted were counted"
+}
+
 # kill_helpers worker|supervisor|both|stop|none: those of all devices; stop is for a moment only
 kill_helpers() {
 	local pids

@@ -37,7 +37,7 @@ wait "$reader" || fail "reading failed: $(cat "$SCRATCH/result")"
 note "$(cat "$SCRATCH/result")"
 dmsetup status k
 
-read -r _ kills _ _ _ attaches <"$SCRATCH/killer"
+read -r _ kills _ _ _ _ _ attaches <"$SCRATCH/killer"
 equal "kills" "$kills" "$KILLS"
 [ "$attaches" -ge "$KILLS" ] || fail "$attaches attaches after $KILLS kills"
 [ "$(counter k attaches)" -gt "$attaches" ] || fail "the status counts fewer attaches"

@@ -2,11 +2,13 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Kills qcowd again and again, at random moments.
 
-    killer.py DEVICE KILLS SEED
+    killer.py DEVICE KILLS SEED [STOPS]
 
 Each kill that counts met a worker, a supervisor or both, and DEVICE got a new
 worker before the next. Others, not counted, hit helpers that are about to start.
-Prints "kills N others N attaches N": attaches seen in DEVICE's status meanwhile.
+STOPS times, between kills, helpers are not killed but stopped, for LONGEST_STOP at
+most. Prints "kills N others N stops N attaches N": attaches seen in DEVICE's status
+meanwhile.
 No process is started for all this: on a slow machine that would take longer than
 the killing.
 """
@@ -23,6 +25,7 @@ DM_TABLE_STATUS = 3 << 30 | DM_HEADER.size << 16 | 0xfd << 8 | 12
 DM_NOFLUSH_FLAG = 1 << 11
 TARGET_SPEC = struct.Struct("=QQiI16s")
 PATIENCE = 120
+LONGEST_STOP = 2
 
 
 def attaches(control, device):
@@ -50,17 +53,33 @@ def helpers():
     return workers, supervisors
 
 
-def kill_some():
-    """True if somebody was there and is dead now."""
+def some():
     workers, supervisors = helpers()
+    return random.choice((workers, supervisors, workers + supervisors))
+
+
+def send(number, pids):
+    """True if somebody was there to get it."""
     hit = False
-    for pid in random.choice((workers, supervisors, workers + supervisors)):
+    for pid in pids:
         try:
-            os.kill(pid, signal.SIGKILL)
+            os.kill(pid, number)
             hit = True
         except ProcessLookupError:
             pass
     return hit
+
+
+def kill_some():
+    return send(signal.SIGKILL, some())
+
+
+def stop_some():
+    """True if somebody was there, and still when it was to go on."""
+    pids = some()
+    hit = send(signal.SIGSTOP, pids)
+    time.sleep(random.random() * LONGEST_STOP)
+    return send(signal.SIGCONT, pids) and hit
 
 
 def wait_for_attach(control, device, before):
@@ -73,11 +92,15 @@ def wait_for_attach(control, device, before):
 
 def main():
     device, wanted, seed = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+    wanted_stops = int(sys.argv[4]) if len(sys.argv) > 4 else 0
     random.seed(seed)
     control = os.open("/dev/mapper/control", os.O_RDWR)
     first = attaches(control, device)
-    kills = others = 0
-    while kills < wanted:
+    kills = others = stops = 0
+    while kills < wanted or stops < wanted_stops:
+        if kills * wanted_stops > stops * wanted:
+            stops += stop_some()
+            continue
         before = attaches(control, device)
         if not kill_some():
             continue
@@ -87,7 +110,7 @@ def main():
             others += kill_some()
         wait_for_attach(control, device, before)
         time.sleep(random.random() * 0.4)
-    print(f"kills {kills} others {others} attaches {attaches(control, device) - first}")
+    print(f"kills {kills} others {others} stops {stops} attaches {attaches(control, device) - first}")
 
 
 main()
