@@ -156,6 +156,38 @@ down_to_snapshot() {
 	give_disks
 }
 
+# A snapshot as above of a file, in a sparse file: what an image in a file over a base in a file is to be held to.
+up_to_snapshot_files() { # up_to_snapshot_files cow
+	local origin
+	target "$1"
+	need_fs
+	modprobe dm-snapshot
+	modprobe loop
+	rm -f "$FS/image.qcow2" "$FS/base"
+	: >"$FS/origin"
+	fill "$FS/origin"
+	truncate -s "${POOL_MIB}M" "$FS/store"
+	sync -f "$FS"
+	loop "$FS/origin"
+	origin=$dev
+	loop "$FS/store"
+	dmsetup create shot --table "0 $(sectors) snapshot $origin $dev P 128"
+	shot_loops=("$origin" "$dev")
+	dev=/dev/mapper/shot
+}
+
+down_to_snapshot_files() {
+	dmsetup remove shot
+	losetup -d "${shot_loops[@]}"
+	rm "$FS/origin" "$FS/store"
+}
+
+# loop FILE: sets $dev
+loop() {
+	dev=$(losetup --find --show --direct-io=on "$1")
+	[ "$(losetup -n -O DIO "$dev" | tr -d ' ')" = 1 ] || die "$dev does no direct I/O"
+}
+
 # A sparse file, if it is fresh.
 up_to_loop() {
 	target "$1"
@@ -164,8 +196,7 @@ up_to_loop() {
 	truncate -s "$size" "$FS/sparse"
 	[ "$1" = fresh ] || fill "$FS/sparse"
 	sync -f "$FS"
-	dev=$(losetup --find --show --direct-io=on "$FS/sparse")
-	[ "$(losetup -n -O DIO "$dev" | tr -d ' ')" = 1 ] || die "$dev does no direct I/O"
+	loop "$FS/sparse"
 }
 
 down_to_loop() {

@@ -160,7 +160,7 @@ run_allocate() {
 run_cow() {
 	local ground=cow log=/tmp/cow.log
 	in_clusters $log 4096
-	fresh iops "$IMAGES snapshot thin nbd" --read_iolog=$log --iodepth=32
+	fresh iops "$IMAGES snapshot snapshot-files thin nbd" --read_iolog=$log --iodepth=32
 }
 
 run_fsync() {
