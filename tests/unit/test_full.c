@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "lib/fill.h"
 #include "lib/writer-priv.h"
 #include "rw.h"
 
@@ -121,12 +122,71 @@ static void test_tables_again(void **state)
 	close_rw(&t);
 }
 
+/* ---- a command's data ----------------------------------------------------------- */
+
+#define PIECE 4096ull /* a cluster */
+#define HOLES 200ull  /* more than a lease has extents */
+#define BATCH 512ull  /* clusters */
+
+static int fill_batch(struct rw *t, uint64_t from)
+{
+	static const uint8_t bytes[PIECE] = { 1 };
+	struct qcow_fill *f;
+	int r = 0, r2;
+
+	ok(t, qcow_fill_create(&f, t->w, NULL, &t->err));
+	for (uint64_t i = 0; i < BATCH && !r; i++)
+		r = qcow_fill_data(f, from + i * PIECE, bytes, &t->err);
+	r2 = qcow_fill_finish(f, r ? NULL : &t->err);
+	qcow_fill_destroy(f);
+	return r ? r : r2;
+}
+
+/* Every other cluster of what the first lease has is free: a batch takes several leases. */
+static void make_holes(struct rw *t, struct leases *rest)
+{
+	struct qcow_lease_extent hole = { .len = PIECE };
+	static struct leases all;
+
+	all = *rest = (struct leases){ 0 };
+	ok(t, take(t, &all, 2 * HOLES * PIECE));
+	assert_int_equal(all.nr, 1);
+	for (uint64_t i = 0; i < 2 * HOLES; i++) {
+		hole.host_off = all.ext[0].host_off + i * PIECE;
+		if (i % 2)
+			rest->ext[rest->nr++] = hole;
+		else
+			ok(t, qcow_lease_return(t->w, &hole, 1, &t->err));
+	}
+}
+
+static void test_no_room_for_data(void **state)
+{
+	static struct leases rest;
+	struct rw t;
+
+	(void)state;
+	open_rw(&t, work_create("cluster_size=4k", "64M", ""));
+	make_holes(&t, &rest);
+	t.m->space_end = t.m->size;
+	assert_int_equal(fill_batch(&t, 0), -ENOSPC);
+	assert_false(qcow_writer_failed(t.w));
+	expect_sound(&t, HOLES);
+	t.m->space_end = 0;
+	ok(&t, fill_batch(&t, 0));
+	give_back(&t, &rest);
+	ok(&t, qcow_writer_finish(t.w, &t.err));
+	expect_sound(&t, 0);
+	close_rw(&t);
+}
+
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_new_block),
 		cmocka_unit_test(test_bigger_table),
 		cmocka_unit_test(test_tables_again),
+		cmocka_unit_test(test_no_room_for_data),
 	};
 
 	if (argc > 1)

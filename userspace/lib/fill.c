@@ -107,27 +107,55 @@ static size_t put_into(struct qcow_fill *f, const struct qcow_lease_extent *e, s
 	return nr;
 }
 
-/* Places for the batch, and its bytes there; what a lease has too much goes back. */
-static int place(struct qcow_fill *f, struct qcow_error *err)
+/* One lease for what has no place yet, and bytes there. */
+static int place_some(struct qcow_fill *f, size_t *at, size_t *done, struct qcow_error *err)
 {
 	struct qcow_lease_extent ext[MAX_EXTENTS];
-	size_t nr, i, n, at = 0, done = 0;
+	size_t nr, i, n;
+	int r = qcow_lease_propose(f->w, (f->nr_bytes - *done) * f->cluster, 0, ext, MAX_EXTENTS,
+				   &nr, err);
+
+	if (!r)
+		r = qcow_lease_grant(f->w, ext, nr, err);
+	if (r < 0)
+		return r;
+	for (i = 0; i < nr && !r; i++) {
+		n = put_into(f, &ext[i], at);
+		r = qcow_io_pwrite(qcow_writer_io(f->w), f->buf + *done * f->cluster,
+				   n * f->cluster, ext[i].host_off, err);
+		*done += n;
+	}
+	if (r < 0)
+		qcow_lease_return(f->w, ext, nr, NULL);
+	return r;
+}
+
+/* The first @nr clusters of the batch need no place: nothing points there yet. */
+static void unplace(struct qcow_fill *f, size_t nr)
+{
+	struct qcow_lease_extent ext = { .len = f->cluster };
+	size_t i;
+	int r = 0;
+
+	for (i = 0; i < nr && !r; i++) {
+		if (f->deltas[i].type != QCOW_DELTA_DATA)
+			continue;
+		ext.host_off = f->deltas[i].host_off;
+		r = qcow_lease_return(f->w, &ext, 1, NULL);
+	}
+}
+
+/* Places for the batch, and its bytes there; or neither, so that nothing leaks. */
+static int place(struct qcow_fill *f, struct qcow_error *err)
+{
+	size_t at = 0, done = 0, before;
 	int r = 0;
 
 	while (done < f->nr_bytes && !r) {
-		r = qcow_lease_propose(f->w, (f->nr_bytes - done) * f->cluster, 0, ext, MAX_EXTENTS,
-				       &nr, err);
-		if (!r)
-			r = qcow_lease_grant(f->w, ext, nr, err);
-		for (i = 0; i < nr && !r; i++) {
-			n = put_into(f, &ext[i], &at);
-			r = qcow_io_pwrite(qcow_writer_io(f->w), f->buf + done * f->cluster,
-					   n * f->cluster, ext[i].host_off, err);
-			done += n;
-		}
-		/* No space behind it, most likely: nothing points there yet. */
+		before = at;
+		r = place_some(f, &at, &done, err);
 		if (r < 0)
-			qcow_lease_return(f->w, ext, nr, NULL);
+			unplace(f, before);
 	}
 	return r;
 }
