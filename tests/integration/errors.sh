@@ -346,6 +346,36 @@ failing_base() {
 	qemu_reads "$SCRATCH/top" 'read -q -P 0x53 192k 64k' 'read -q -P 0 64k 4k' 'read -q -P 0x51 68k 60k'
 }
 
+# A table cannot be read or written, from before the image is opened or after: no lease comes, or no commit.
+failing_metadata() { # failing_metadata before|after TABLE OPERATION WORD [OPTION-OF-create]...
+	local bad
+	qemu-img create -q -f qcow2 "${@:5}" /dev/mapper/frail 2G
+	qemu-io -f qcow2 -c 'write -q -P 0x81 64k 64k' /dev/mapper/frail
+	bad=$(table_of "$2")
+	[ "$1" = after ] || frail at "$bad" 4096
+	open_rw e /dev/mapper/frail
+	if [ "$1" = after ]; then
+		write_block 2 0x82
+		eventually 60 pool_is_full
+		frail at "$bad" 4096
+	fi
+	# More than half a lease, so that there has to be another, and far away, so that there has to be a new table.
+	io_error dd if=/dev/zero of=/dev/mapper/e bs=1M count=80 seek=1024 oflag=direct conv=fsync,nocreat
+	eventually 60 is_read_only
+	says mode-reason 5 "$3" "/dev/mapper/frail: cannot $4 * bytes at offset $(printf '0x%x' $((bad / 4096)))???: Input/output error"
+	# Without refcounts nobody knows what the guest may touch.
+	[ "$1" = after ] || io_error read_block 1
+	[ "$1" = before ] || read_block 1
+	frail ok
+	read_block 1
+	io_error write_block 3 0x83
+	qcow close e --force
+	checked /dev/mapper/frail leaks
+	block_is 1 0x81
+	[ "$1" = before ] || block_is 2 0x82
+	block_is 3 0
+}
+
 # The image is a file on a file system: data in it that cannot be written or read, and a table.
 failing_file() {
 	local place image=$SCRATCH/mnt/top bad
@@ -425,5 +455,7 @@ failing_commit all_writes '0x*'
 failing_commit first_table "$(printf '0x%x' "$(table_of 0)")"
 failing_table
 failing_base
+failing_metadata before refblock PROPOSE read
+failing_metadata after refblock GRANT write
 failing_file
 short_transfers
