@@ -81,9 +81,13 @@ int qcow_alloc_find(struct qcow_writer *w, uint64_t from, uint64_t max, bool tab
 		return r;
 	for (*nr = 1; *nr < max && *first + *nr < w->host_end; ++*nr) {
 		/* The run found so far is as good; whoever wants more meets the error. */
-		r = probe(w, *first + *nr, table, &is_free, NULL);
+		r = probe(w, *first + *nr, table, &is_free, err);
 		if (r < 0 || !is_free)
 			break;
 	}
-	return w->failed ? writer_check(w, err) : 0;
+	/* Nobody would say again what made writing fail for good. */
+	if (r < 0 && w->failed)
+		return r;
+	qcow_error_clear(err);
+	return 0;
 }
