@@ -110,7 +110,7 @@ static int pick_tables(struct picker *p, uint32_t nr, struct qcow_error *err)
 static int cut_to_page(struct qcow_writer *w, uint64_t *clusters, struct qcow_error *err)
 {
 	uint64_t per_page = META_PAGE * 8ull >> w->h.refcount_order, first, nr, left;
-	int r = qcow_alloc_find(w, w->free_from, *clusters, false, &first, &nr, err);
+	int r = qcow_alloc_find(w, w->free_from, 1, false, &first, &nr, err);
 
 	if (r < 0)
 		return r;
