@@ -4,27 +4,42 @@
 
 # ---- what happens meanwhile ----------------------------------------------------------------------
 
+happened() {
+	echo "$1" >>"$SCRATCH/acts"
+}
+
+can_snapshot() {
+	variant_can "$variant" snapshots && [ "${#taken[@]}" -lt 4 ]
+}
+
 take_snapshot() {
 	local name=s${#taken[@]}
-	if ! variant_can "$variant" snapshots || [ "${#taken[@]}" -ge 4 ]; then
-		return
-	fi
 	suspended
 	qemu-img snapshot -c "$name" "$image"
 	qemu-img convert -f qcow2 -O raw -l "snapshot.name=$name" "$image" "$dir/$name"
 	dmsetup resume "$dev"
 	taken+=("$name")
+	happened snapshot
 }
 
+# The oldest that is there; if there is none, one is taken first.
 drop_snapshot() {
-	local name=${taken[0]-}
-	if [ -z "$name" ] || [ ! -e "$dir/$name" ]; then
-		return
-	fi
+	local name
+	[ -n "$(snapshots)" ] || take_snapshot
+	name=$(snapshots | head -n 1)
 	suspended
 	qemu-img snapshot -d "$name" "$image"
 	dmsetup resume "$dev"
 	rm "$dir/$name"
+	happened unsnapshot
+}
+
+# Those of the guest's own that are there.
+snapshots() {
+	local name
+	for name in ${taken[@]+"${taken[@]}"}; do
+		[ ! -e "$dir/$name" ] || echo "$name"
+	done
 }
 
 # A killed helper of either stream may leave leaks behind.
@@ -48,23 +63,48 @@ act() {
 	suspend)
 		suspended
 		dmsetup resume "$dev"
+		happened "$1"
 		;;
-	snapshot) take_snapshot ;;
-	unsnapshot) drop_snapshot ;;
+	snapshot) ! can_snapshot || take_snapshot ;;
+	unsnapshot) ! can_snapshot || drop_snapshot ;;
 	reload)
 		suspended
 		# The other stream may just have killed the supervisor: without one a table is refused.
 		eventually 20 dmsetup load "$dev" --table "$(dmsetup table "$dev")"
 		dmsetup resume "$dev"
+		happened "$1"
 		;;
 	worker | supervisor | both | stop)
 		echo "$1" >>"$SCRATCH/kills"
 		kill_helpers "$1"
 		echo "$1" >>"$SCRATCH/kills"
+		happened "$1"
 		;;
-	evict) dmsetup message "$dev" 0 drop_caches ;;
+	evict)
+		dmsetup message "$dev" 0 drop_caches
+		happened "$1"
+		;;
 	esac
-	echo "$1" >>"$SCRATCH/acts"
+}
+
+# What the table that is loaded has counted: a reload loses that of the one before.
+note_counters() {
+	[ "$SUBJECT" = qcow ] || return 0
+	echo "$(counter "$dev" helper_deaths) $(counter "$dev" map_evicted)" >>"$SCRATCH/counters"
+}
+
+# happenings_suffice LEAST: each of ACTIONS happened so often, helpers died and pages were evicted
+happenings_suffice() {
+	local action nr deaths evicted
+	for action in $ACTIONS; do
+		nr=$(grep -cx "$action" "$SCRATCH/acts" || true)
+		[ "$nr" -ge "$1" ] || fail "$action happened $nr times, not $1"
+	done
+	read -r deaths evicted < <(awk '{ d += $1; e += $2 } END { print d + 0, e + 0 }' "$SCRATCH/counters")
+	note "$deaths deaths of helpers, $evicted pages evicted"
+	# Two actions of two kinds each.
+	[ "$deaths" -ge $((2 * $1)) ] || fail "too few helpers have died"
+	[ "$evicted" -ge "$1" ] || fail "hardly anything was evicted"
 }
 
 # ---- the model beside it -----------------------------------------------------------------------------
@@ -74,7 +114,7 @@ run_model() {
 	read -ra words <<<"$ACTIONS"
 	rm -f "$dir/to" "$dir/from"
 	mkfifo "$dir/to" "$dir/from"
-	model run --seed "$seed" --ops "$OPS" --threads $((RANDOM % 6 + 1)) --hooks $((RANDOM % 3)) --break "$BREAK" \
+	model run --seed "$seed" --ops "$OPS" --threads $((RANDOM % 6 + 1)) --hooks $((RANDOM % (HOOKS + 1))) --break "$BREAK" \
 		--initial "$made/raw" --state "$dir/state" "$(node "$dev")" <"$dir/to" >"$dir/from" &
 	pid=$!
 	exec 5>"$dir/to" 6<"$dir/from"
@@ -106,28 +146,37 @@ finish() {
 		compare_with_qemu
 		dmsetup resume "$dev"
 		model verify --state "$dir/state" "$(node "$dev")"
+		note_counters
 		equal "errors" "$(counter "$dev" errors)" 0
 		close_rw "$dev"
 		return
 	fi
+	note_counters
 	close_rw "$dev"
 	checked "$image" "$(leaks_allowed)"
 	compare_with_qemu
 }
 
-# Sets image: a copy of the variant in a file, or on the block device.
+# Sets image: a copy of the variant in a file, or on the block device; if it has a data file it is that one.
 place() {
+	local data=$dir/data on_device=$((seed / ${#VARIANTS[@]} % 2))
 	image=$dir/top
 	cp --sparse=always "$made/top" "$dir"
 	if [ -e "$made/data" ]; then
 		cp --sparse=always "$made/data" "$dir"
-		(cd "$dir" && qemu-img amend -q -f qcow2 -o "data_file=$dir/data" top)
-	fi
-	if [ $((seed / ${#VARIANTS[@]} % 2)) = 1 ] && variant_can "$variant" device; then
+		[ "$on_device" = 0 ] || data=$disk
+		(cd "$dir" && qemu-img amend -q -f qcow2 -o "data_file=$data" top)
+		[ "$on_device" = 0 ] || to_device "$dir/data"
+	elif [ "$on_device" = 1 ]; then
 		image=$disk
-		dd if="$dir/top" of="$disk" bs=1M conv=nocreat,fsync status=none
-		rm "$dir/top"
+		to_device "$dir/top"
 	fi
+}
+
+to_device() { # to_device FILE
+	dd if="$1" of="$disk" bs=1M conv=nocreat,fsync status=none
+	rm "$1"
+	happened device
 }
 
 # one_seed SEED DEVICE DISK

@@ -7,7 +7,7 @@
 # They have absolute names in them.
 VARIANTS_AT=/mnt/variants
 DISK_SIZE=$((32 << 20))
-# name, create's options, what is in it (nothing, part, compressed), backing, what it cannot (snapshots, device)
+# name, create's options, what is in it (nothing, part, compressed), backing, what it cannot (snapshots)
 VARIANTS=(
 	'v3 cluster_size=64k nothing -'
 	'v3-part cluster_size=64k part -'
@@ -37,9 +37,9 @@ VARIANTS=(
 	'snapshots-4k cluster_size=4k snapshots -'
 	'refcounts-1 refcount_bits=1 part - snapshots'
 	'refcounts-64 refcount_bits=64 part base.qcow2'
-	'data-file data_file=data,data_file_raw=off nothing - snapshots,device'
-	'data-file-part data_file=data,data_file_raw=off part - snapshots,device'
-	'data-file-raw data_file=data,data_file_raw=on nothing - snapshots,device'
+	'data-file data_file=data,data_file_raw=off nothing - snapshots'
+	'data-file-part data_file=data,data_file_raw=off part - snapshots'
+	'data-file-raw data_file=data,data_file_raw=on nothing - snapshots'
 )
 
 # variant_line NAME
@@ -56,7 +56,7 @@ variant_of() {
 	echo "${line%% *}"
 }
 
-# variant_can NAME snapshots|device
+# variant_can NAME snapshots
 variant_can() {
 	local cannot
 	read -r _ _ _ _ cannot <<<"$(variant_line "$1")"
