@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 /* What a subverted worker might ask. */
@@ -77,9 +78,33 @@ static void test_broker_bounds_one_walk(void **state)
 	}
 	assert_int_equal(r, -EPERM);
 	assert_int_equal(nr, QCOW_MAX_LAYERS);
+	rig_destroy(rig);
+}
+
+/* No answer, not even an error: the next worker can still do what this one was asked. */
+static void test_worker_ends_with_its_service(void **state)
+{
+	struct rig *rig = rig_create("a.qcow2", NULL);
+	struct host_opener opener = broker_opener(&rig->client);
+	char image[128];
+	struct host_request req = { .role = HOST_ROLE_IMAGE, .path = image };
+	int fd, status;
+	pid_t pid;
+
+	(void)state;
+	rig_serve(rig);
+	snprintf(image, sizeof(image), "%s/a.qcow2", rig_dir);
 	assert_int_equal(send(rig->client.fd, "short", 5, 0), 5); /* ends the service */
-	req.path = image;
-	assert_int_equal(opener.open(opener.arg, &req, &fd, NULL), -EIO);
+	pid = fork();
+	assert_true(pid >= 0);
+	if (pid == 0) {
+		close(rig->broker_end); /* if the service has not come to it yet */
+		opener.open(opener.arg, &req, &fd, NULL);
+		_exit(0);
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_true(WIFEXITED(status));
+	assert_int_equal(WEXITSTATUS(status), WORKER_EXIT_FAILED);
 	rig_destroy(rig);
 }
 
@@ -133,6 +158,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_broker_refuses),
 		cmocka_unit_test(test_broker_bounds_one_walk),
+		cmocka_unit_test(test_worker_ends_with_its_service),
 		cmocka_unit_test(test_lock_of_a_replaced_table),
 		cmocka_unit_test(test_only_the_own_data_file_is_written),
 	};

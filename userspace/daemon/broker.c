@@ -2,12 +2,14 @@
 #include "daemon/broker.h"
 
 #include "daemon/util.h"
+#include "daemon/worker.h"
 
 #include <errno.h>
 #include <limits.h>
 #include <pthread.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #define BROKER_STACK (256 << 10)
 
@@ -71,9 +73,13 @@ static int ask(void *arg, const struct host_request *req, int *fd, struct qcow_e
 		return qcow_fail(err, ENAMETOOLONG, QCOW_NO_OFF, "%.80s...: name too long",
 				 req->path);
 	memcpy(wire.path, req->path, len);
+	/*
+	 * A supervisor that dies takes us with it, after its sockets: an answer of ours
+	 * in between would fail an OPEN that the next worker could have done.
+	 */
 	if (send(client->fd, &wire, sizeof(wire), MSG_NOSIGNAL) != sizeof(wire) ||
 	    receive_answer(client->fd, &answer, fd) != sizeof(answer))
-		return qcow_fail(err, EIO, QCOW_NO_OFF, "lost the qcowd supervisor");
+		_exit(WORKER_EXIT_FAILED);
 	if (answer.r && err)
 		*err = answer.err;
 	if (!answer.r && *fd < 0)

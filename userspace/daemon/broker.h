@@ -13,7 +13,10 @@
 #include "daemon/table.h"
 #include "host/chain.h"
 
-/* The worker's side: an opener that asks over @fd, one request at a time. */
+/*
+ * The worker's side: an opener that asks over @fd, one request at a time. It ends the
+ * process with WORKER_EXIT_FAILED if nobody serves @fd any more.
+ */
 struct broker_client {
 	int fd;
 };
