@@ -120,7 +120,7 @@ static void count_unknown(struct qcow_disk *disk, const struct chunk *chunk)
 
 static int commit_chunk(struct qcow_disk *disk)
 {
-	unsigned long deaths = READ_ONCE(disk->upcalls.nr_deaths);
+	unsigned long resent = READ_ONCE(disk->upcalls.nr_commits_resent);
 	struct qcow_commit *c = &disk->commit;
 	struct chunk chunk = {
 		.c = c,
@@ -136,7 +136,7 @@ static int commit_chunk(struct qcow_disk *disk)
 
 	r = qcow_upcall_call(&disk->upcalls, &question, take_commit, &chunk,
 			     qcow_release_patience(disk));
-	if (r == -ETIMEDOUT || r == -EINTR || READ_ONCE(disk->upcalls.nr_deaths) != deaths)
+	if (r == -ETIMEDOUT || r == -EINTR || READ_ONCE(disk->upcalls.nr_commits_resent) != resent)
 		count_unknown(disk, &chunk);
 	if (r)
 		return r;
