@@ -53,7 +53,7 @@ dust_name() {
 
 use_disk disk1 1 64M
 modprobe -q dm-dust || true
-dmsetup targets | grep -q '^dust ' || skip "this kernel has no dm-dust"
+dmsetup targets | grep -q '^dust ' || fail "this kernel has no dm-dust"
 dmsetup create dusty --table "0 $(blockdev --getsz "$disk1") dust $disk1 0 $BLOCK"
 cleanup dmsetup remove --force dusty
 cleanup drop_rw d
