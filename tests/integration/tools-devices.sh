@@ -119,6 +119,45 @@ life() {
 	note "a life on volumes"
 }
 
+poke() { # poke IMAGE OFFSET, from standard input
+	dd of="$1" bs=64k seek="$2" oflag=seek_bytes iflag=fullblock conv=notrunc status=none
+}
+
+# The first refcount block, says the table, is far behind the volume.
+lose_refblock() {
+	printf '\0\0\0\0\7\0\0\0' | poke "$1" "$(number "$1" 48)"
+}
+
+# Refcounts that are lost are made anew, in free clusters of the volume; on one without any the image stays as it is.
+rebuilt() {
+	qcow convert -f raw -O qcow2 "$SCRATCH/raw" $V/a
+	head -c 64k /dev/zero | poke $V/a "$(number $V/a "$(number $V/a 48)")"
+	repaired "a refcount block of zeros"
+	lose_refblock $V/a
+	repaired "a refcount block behind the volume"
+	printf '\0\0\0\0\7\0\0\0' | poke $V/a 48
+	repaired "a refcount table behind the volume"
+	qcow create -q $V/small 16M
+	# All but header, refcount table and block, L1 and L2.
+	qemu-io -f qcow2 -c "write -q -P 7 0 $((8192 - 5 * 64))k" $V/small
+	qemu-img check -q -f qcow2 $V/small
+	lose_refblock $V/small
+	cp $V/small "$SCRATCH/small"
+	refused qcow check -q -r all $V/small
+	grep -q "no room for new refcounts on the device" "$SCRATCH/said" || fail "$(cat "$SCRATCH/said")"
+	cmp $V/small "$SCRATCH/small"
+	rm "$SCRATCH/small"
+	note "no room on a volume: refused"
+}
+
+repaired() {
+	local status=0
+	refused qcow check -q $V/a
+	qcow check -q -r all $V/a || status=$?
+	equal "status of the repair" $status 0
+	holds "$1: repaired" qcow2 $V/a
+}
+
 # held WORD...: refused, in one line that says who
 held() {
 	refused "$@"
@@ -174,6 +213,7 @@ attached() { # attached WHAT IMAGE
 volumes
 copies
 life
+rebuilt
 truncate -s 32M "$SCRATCH/base"
 qemu-img create -q -f qcow2 "$SCRATCH/other" 32M
 attached "a file" "$SCRATCH/image"
