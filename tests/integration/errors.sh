@@ -376,6 +376,30 @@ failing_metadata() { # failing_metadata before|after TABLE OPERATION WORD [OPTIO
 	block_is 3 0
 }
 
+# What is needed to open the image: it is not opened, command or log say why, and nothing has happened to it.
+failing_open() { # failing_open at|write-at TABLE
+	local bad
+	qemu-img create -q -f qcow2 /dev/mapper/frail 128M
+	qemu-io -f qcow2 -c 'write -q -P 0x81 64k 64k' /dev/mapper/frail
+	# A bit of the autoclear features that nobody knows: it has to be cleared first.
+	printf '\1' | dd of=/dev/mapper/frail bs=1 seek=88 conv=notrunc,fsync status=none
+	bad=$(table_of "$2")
+	frail "$1" "$bad" 4096
+	dmesg -C
+	io_error qcow open e /dev/mapper/frail
+	dmesg >>"$SCRATCH/said"
+	grep "/dev/mapper/frail: cannot [a-z]* [0-9]* bytes at offset $(printf '%#x' "$bad"): Input/output error" "$SCRATCH/said" ||
+		fail "nobody says why: $(cat "$SCRATCH/said")"
+	[ ! -b /dev/mapper/e ] || fail "there is a device"
+	frail ok
+	open_rw e /dev/mapper/frail
+	write_block 2 0x82
+	close_rw e
+	checked /dev/mapper/frail
+	block_is 1 0x81
+	block_is 2 0x82
+}
+
 # The image is a file on a file system: data in it that cannot be written or read, and a table.
 failing_file() {
 	local place image=$SCRATCH/mnt/top bad
@@ -457,5 +481,11 @@ failing_table
 failing_base
 failing_metadata before refblock PROPOSE read
 failing_metadata after refblock GRANT write
+failing_metadata after reftable PROPOSE write -o cluster_size=4k
+failing_metadata after l1 COMMIT write
+failing_open at header
+failing_open at l1
+failing_open at reftable
+failing_open write-at header
 failing_file
 short_transfers
