@@ -6,7 +6,6 @@
 # is right.
 # LONG= is for how many seconds.
 # vm: --disk 1G --disk 1G --mem 320
-# level: full
 # timeout: 600
 # full-timeout: 2700
 # shellcheck disable=SC2154 # use_disk sets its first
