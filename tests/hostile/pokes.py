@@ -253,7 +253,24 @@ for _image in ("zlib", "zstd", "zlib-4k", "zstd-512"):
     compressed_size(f"214-csize-max-{_image}", 1 << 20, _image)
 
 
+def zstd_window(name, window, first=b""):
+    """Cluster 0 becomes a frame of 64 KiB of 0x5a that declares a window, behind @first: RFC 8878, descriptor and block."""
+    @poke(name, "zstd", "info")
+    def edit(e):
+        index, value = first_compressed(e)
+        shift = 62 - (e.image.cluster.bit_length() - 1 - 8)
+        e.l2(index, 1 << 62 | 0 << shift | len(e.image.data))
+        e.put_bytes(len(e.image.data), (first + bytes.fromhex("28b52ffd") + window + bytes.fromhex("0300085a")).ljust(512, b"\0"))
+
+
 # Further ones, in no iotest
+zstd_window("zstd-window-128m", b"\x00\x88")
+zstd_window("zstd-window-144m", b"\x00\x89")
+zstd_window("zstd-window-2g", b"\x00\xa8")
+zstd_window("zstd-window-2g-with-size", b"\x40\xa8\x00\xff")
+zstd_window("zstd-window-2g-second-frame", b"\x00\xa8", bytes.fromhex("28b52ffd2000010000"))
+
+
 def rename_backing(name, text, want="refused-read", image="raw-base"):
     @poke(name, image, want)
     def edit(e):

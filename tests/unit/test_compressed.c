@@ -2,6 +2,9 @@
 /* Compressed clusters, sound and damaged. */
 #include "chainrig.h"
 
+#include <stdio.h>
+#include <sys/resource.h>
+#include <unistd.h>
 #include <zlib.h>
 #include <zstd.h>
 
@@ -172,14 +175,76 @@ static void test_zstd_frames(void **state)
 	len = frame(stream, sizeof(stream), plain, CLUSTER / 2);
 	len += frame(stream + len, sizeof(stream) - len, plain, CLUSTER / 2);
 	put_stream(m, 3, stream, len - 600);
-	/* A window of 128 MiB is declared: it must not be allocated, nor refused for that. */
-	memset(stream, 0, 64);
-	memcpy(stream, "\x28\xb5\x2f\xfd\x00\x88", 6);
-	memcpy(stream + 6, (uint8_t[]){ 0x03, 0x00, 0x08, 0x5a }, 4); /* RLE block, 64 KiB */
-	put_stream(m, 4, stream, 64);
 	one(&rig);
 	assert_int_equal(read_at(&rig, 0, got, CLUSTER), 0);
 	assert_memory_equal(got, plain, CLUSTER);
+	expect_broken(&rig, CLUSTER, "does not decompress");
+	expect_broken(&rig, 2 * CLUSTER, "does not decompress");
+	expect_broken(&rig, 3 * CLUSTER, "does not decompress");
+	end(&rig);
+}
+
+/* A frame of 64 KiB of 0x5a that declares a window: RFC 8878's descriptor byte. */
+static size_t windowed(uint8_t *out, uint8_t window, bool says_size)
+{
+	uint8_t *p = out;
+
+	memcpy(p, "\x28\xb5\x2f\xfd", 4);
+	p += 4;
+	*p++ = says_size ? 0x40 : 0x00;
+	*p++ = window;
+	if (says_size) { /* less 256 */
+		*p++ = 0x00;
+		*p++ = 0xff;
+	}
+	memcpy(p, (uint8_t[]){ 0x03, 0x00, 0x08, 0x5a }, 4); /* RLE block, the last */
+	return (size_t)(p + 4 - out);
+}
+
+/* No more than 64 MiB of addresses beyond what there are now. */
+static void limit_memory(struct rlimit *before)
+{
+	struct rlimit tight;
+	unsigned long pages;
+	FILE *f = fopen("/proc/self/statm", "r");
+
+	assert_non_null(f);
+	assert_int_equal(fscanf(f, "%lu", &pages), 1);
+	fclose(f);
+	assert_int_equal(getrlimit(RLIMIT_AS, before), 0);
+	tight = *before;
+	tight.rlim_cur = pages * (rlim_t)sysconf(_SC_PAGESIZE) + (64 << 20);
+	assert_int_equal(setrlimit(RLIMIT_AS, &tight), 0);
+}
+
+/* The largest window that QEMU takes is no reason to allocate it; larger ones it refuses. */
+static void test_zstd_window(void **state)
+{
+	static struct rig rig;
+	static uint8_t stream[2 * CLUSTER], got[CLUSTER];
+	struct memimg *m = &rig.img[0];
+	struct rlimit before;
+	size_t len;
+	int r;
+
+	(void)state;
+	memimg_init(m, 3, BITS, DISK);
+	memimg_be64(m, 72, QCOW_INCOMPAT_COMPRESSION);
+	m->bytes[104] = QCOW_COMPRESSION_ZSTD;
+	put_stream(m, 0, stream, windowed(stream, 0x88, false)); /* 2^27 */
+	put_stream(m, 1, stream, windowed(stream, 0x89, false)); /* and an eighth */
+	put_stream(m, 2, stream, windowed(stream, 0xa8, false)); /* 2^31 */
+	memset(got, 0x77, CLUSTER / 2);
+	len = frame(stream, sizeof(stream), got, CLUSTER / 2);
+	put_stream(m, 3, stream, len + windowed(stream + len, 0xa8, false));
+	/* With the size that comes out a window is not needed, and not looked at. */
+	put_stream(m, 4, stream, windowed(stream, 0xa8, true));
+	one(&rig);
+	limit_memory(&before);
+	r = read_at(&rig, 0, got, CLUSTER);
+	assert_int_equal(setrlimit(RLIMIT_AS, &before), 0);
+	assert_int_equal(r, 0);
+	expect_bytes(&rig, 0, CLUSTER, 0x5a);
 	expect_broken(&rig, CLUSTER, "does not decompress");
 	expect_broken(&rig, 2 * CLUSTER, "does not decompress");
 	expect_broken(&rig, 3 * CLUSTER, "does not decompress");
@@ -194,6 +259,7 @@ int main(void)
 		cmocka_unit_test(test_compressed_damage),
 		cmocka_unit_test(test_compressed_overlong),
 		cmocka_unit_test(test_zstd_frames),
+		cmocka_unit_test(test_zstd_window),
 	};
 
 	return cmocka_run_group_tests_name("compressed", tests, NULL, NULL);

@@ -2,6 +2,7 @@
 #include "lib/codec.h"
 
 #include <errno.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -123,6 +124,19 @@ static int inflate_deflate(struct qcow_codec *c, const void *in, size_t in_len, 
 }
 
 /*
+ * What zstd refuses unless told otherwise, and QEMU with it: a window of more than
+ * 2^27 bytes. It does not ask a frame that says how much comes out and fits, for that
+ * needs no window; a frame that does not say has its window in byte 5 (RFC 8878):
+ * exponent - 10 in the upper five bits, eighths in the lower three.
+ */
+static bool window_too_large(const uint8_t *frame, size_t len)
+{
+	return len > 5 && !memcmp(frame, "\x28\xb5\x2f\xfd", 4) &&
+	       ZSTD_getFrameContentSize(frame, len) == ZSTD_CONTENTSIZE_UNKNOWN &&
+	       frame[5] > (27 - 10) << 3;
+}
+
+/*
  * Frame by frame, each straight into @out: that needs no window buffer, so a
  * frame cannot make us allocate whatever window it declares.
  */
@@ -133,7 +147,7 @@ static int inflate_zstd(struct qcow_codec *c, const uint8_t *in, size_t in_len, 
 
 	while (out_len) {
 		frame = ZSTD_findFrameCompressedSize(in, in_len);
-		if (ZSTD_isError(frame))
+		if (ZSTD_isError(frame) || window_too_large(in, frame))
 			return -EIO;
 		n = ZSTD_decompressDCtx(c->zstd, out, out_len, in, frame);
 		if (ZSTD_isError(n))
