@@ -52,6 +52,7 @@ foreign("vhd-fixed", "vpc", "-o", "subformat=fixed")
 foreign("vhdx", "vhdx")
 foreign("parallels", "parallels")
 foreign("qed", "qed")
+WITH_KEY = "--object secret,id=s,file=PASSFILE --image-opts driver={},file.filename=OLD -O qcow2"
 
 
 def key_file():
@@ -59,18 +60,26 @@ def key_file():
         f.write(KEY)
 
 
+def create_with_key(path, fmt, options):
+    key_file()
+    # LUKS measures how fast the processor is, which may fail on a busy one.
+    for attempt in range(5):
+        if not subprocess.run(("qemu-img", "create", "-q", "-f", fmt, "--object", "secret,id=s,file=key",
+                               "-o", options, path, str(SIZE)),
+                              check=attempt == 4, stderr=subprocess.DEVNULL).returncode:
+            break
+
+
+def overlay(fmt):
+    images.run("qemu-img", "create", "-q", "-u", "-f", "qcow2", "-b", "base", "-F", fmt, "top", str(SIZE))
+
+
 def encrypted(name, fmt, size_field):
     """An image of qcow2's own encryption; qemu-img still makes the old kind, with a warning."""
-    secret = ("--object", "secret,id=s,file=key")
     options = f"encrypt.format={fmt},encrypt.key-secret=s" + (",encrypt.iter-time=100" if fmt == "luks" else "")
 
     def make(path):
-        key_file()
-        # LUKS measures how fast the processor is, which may fail on a busy one.
-        for attempt in range(5):
-            if not subprocess.run(("qemu-img", "create", "-q", "-f", "qcow2", *secret, "-o", options, path, str(SIZE)),
-                                  check=attempt == 4, stderr=subprocess.DEVNULL).returncode:
-                break
+        create_with_key(path, "qcow2", options)
         with open(path, "rb") as f:
             if struct.unpack(">I", f.read(36)[32:])[0] != size_field:
                 raise ValueError(f"{path} is not encrypted by {fmt}")
@@ -80,15 +89,36 @@ def encrypted(name, fmt, size_field):
 
     def backing():
         make("base")
-        images.run("qemu-img", "create", "-q", "-u", "-f", "qcow2", "-b", "base", "-F", "qcow2", "top", str(SIZE))
+        overlay("qcow2")
 
     for how in (image, backing):
-        CASES[f"{name}-{how.__name__}"] = (how, "--object secret,id=s,file=PASSFILE --image-opts "
-                                           "driver=qcow2,encrypt.key-secret=s,file.filename=OLD -O qcow2")
+        CASES[f"{name}-{how.__name__}"] = (how, WITH_KEY.format("qcow2,encrypt.key-secret=s"))
 
 
 encrypted("luks", "luks", 2)
 encrypted("aes", "aes", 1)
+
+
+def luks_container():
+    """Bare, as cryptsetup makes it; what was never written is noise."""
+    options = "key-secret=s,iter-time=100"
+
+    def image():
+        create_with_key("top", "luks", options)
+
+    def backing():
+        create_with_key("base", "luks", options)
+        overlay("luks")
+
+    def backing_misnamed():
+        create_with_key("base", "luks", options)
+        overlay("qcow2")
+
+    for how in (image, backing, backing_misnamed):
+        CASES[f"luks-container-{how.__name__.replace('_', '-')}"] = (how, WITH_KEY.format("luks,key-secret=s"))
+
+
+luks_container()
 
 
 def make(name, folder):

@@ -360,26 +360,28 @@ static void test_backing_name(void **state)
 static void test_foreign(void **state)
 {
 	static const struct {
-		const char *qemu_name;
+		const char *reads; /* the options of the advice */
 		size_t off;
 		const char *bytes;
 	} cases[] = {
-		{ "vmdk", 0, "KDMV" },
-		{ "vmdk", 0, "COWD" },
-		{ "vmdk", 0, "# Disk DescriptorFile" },
-		{ "vdi", 64, "\x7f\x10\xda\xbe" },
-		{ "vpc", 0, "conectix" },
-		{ "vpc", 4096 - 512, "conectix" },
-		{ "vhdx", 0, "vhdxfile" },
-		{ "parallels", 0, "WithoutFreeSpace" },
-		{ "parallels", 0, "WithouFreSpacExt" },
-		{ "qed", 0, "QED" }, /* and a NUL: the fourth byte */
-		{ "luks", 0, "LUKS\xba\xbe" },
+		{ "-f vmdk", 0, "KDMV" },
+		{ "-f vmdk", 0, "COWD" },
+		{ "-f vmdk", 0, "# Disk DescriptorFile" },
+		{ "-f vdi", 64, "\x7f\x10\xda\xbe" },
+		{ "-f vpc", 0, "conectix" },
+		{ "-f vpc", 4096 - 512, "conectix" },
+		{ "-f vhdx", 0, "vhdxfile" },
+		{ "-f parallels", 0, "WithoutFreeSpace" },
+		{ "-f parallels", 0, "WithouFreSpacExt" },
+		{ "-f qed", 0, "QED" }, /* and a NUL: the fourth byte */
+		{ "--object secret,id=s,file=PASSFILE --image-opts "
+		  "driver=luks,key-secret=s,file.filename=OLD",
+		  0, "LUKS\xba\xbe" },
 	};
 	struct qcow_header h;
 	struct qcow_error err;
 	struct memimg m;
-	char want[80];
+	char want[160];
 	size_t i;
 
 	(void)state;
@@ -388,7 +390,7 @@ static void test_foreign(void **state)
 		memimg_be32(&m, 0, 0);
 		memimg_put(&m, cases[i].off, cases[i].bytes, strlen(cases[i].bytes));
 		assert_int_equal(read_header(&m, &h, &err), -ENOTSUP);
-		snprintf(want, sizeof(want), "qemu-img convert -f %s -O qcow2", cases[i].qemu_name);
+		snprintf(want, sizeof(want), "qemu-img convert %s -O qcow2", cases[i].reads);
 		assert_non_null(strstr(err.text, want));
 		memimg_exit(&m);
 	}

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "host/direct.h"
+#include "lib/foreign.h"
 
 struct host_chain {
 	struct qcow_chain *lib;
@@ -283,6 +284,11 @@ static int pick_format(const struct qcow_header *h, bool pinned,
 		*format = recorded_format(recorded);
 	if (*format != HOST_FORMAT_UNKNOWN)
 		return 0;
+	if (!strcmp(recorded, "luks"))
+		return qcow_fail(err, ENOTSUP, QCOW_NO_OFF,
+				 "backing file %s has format luks, which is not supported; "
+				 "decrypt it with: " QCOW_LUKS_CONVERT,
+				 h->backing_name);
 	if (*recorded)
 		return qcow_fail(
 			err, ENOTSUP, QCOW_NO_OFF,

@@ -27,6 +27,10 @@ static const struct signature signatures[] = {
 
 static int fail_with(const char *what, const char *qemu_name, struct qcow_error *err)
 {
+	if (!strcmp(qemu_name, "luks"))
+		return qcow_fail(err, ENOTSUP, 0,
+				 "not a qcow2 image but %s; decrypt it with: " QCOW_LUKS_CONVERT,
+				 what);
 	return qcow_fail(err, ENOTSUP, 0,
 			 "not a qcow2 image but %s; convert it with: "
 			 "qemu-img convert -f %s -O qcow2 OLD NEW",
