@@ -143,8 +143,6 @@ class Case:
         """All verbs that load more than a read does: snapshots, refcounts."""
         what = self.complain_snapshot(library) if self.has_snapshot else None
         edits = EDITS + (SNAPSHOT_EDITS if self.has_snapshot else ())
-        if self.said["info"].returncode:
-            edits = edits[1:]  # they all end at the header
         return what or next(filter(None, (self.complain_edit(e, library) for e in edits)), None)
 
     def complain(self, library):

@@ -88,6 +88,17 @@ class Hurt:
         self.put_entry(0, far | COPIED)
         self.no_refblock()
 
+    def no_reftable(self):
+        self.put(48, 8, 0)
+        self.put(56, 4, 0)
+
+    def no_reftable_clusters(self):
+        self.put(56, 4, 0)
+
+    def reftable_is_header(self):
+        self.put(48, 8, 0)
+        self.put(56, 4, 1)
+
     def dirty(self):
         self.put(72, 8, self.image.num(72, 8) | 1)
 

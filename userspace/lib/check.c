@@ -319,7 +319,7 @@ static void free_check(struct check *c)
 
 static int start(struct check *c)
 {
-	int r = qcow_header_read(c->io, &c->h, c->err);
+	int r = qcow_header_read_to_check(c->io, &c->h, c->err);
 
 	if (!r)
 		r = qcow_io_size(c->io, &c->file_size, c->err);

@@ -177,10 +177,6 @@ static int check_tables(const struct qcow_header *h, struct qcow_error *err)
 	uint64_t need = (h->size >> span) + !!(h->size & ((1ull << span) - 1));
 	int r;
 
-	if (!h->reftable_clusters)
-		return qcow_fail(
-			err, EINVAL, 56,
-			"there is no refcount table; qemu-img check -r all may rebuild it");
 	r = check_table(h, h->reftable_off, (uint64_t)h->reftable_clusters << h->cluster_bits,
 			QCOW_MAX_REFTABLE, "refcount table", err);
 	if (r < 0)
@@ -247,7 +243,7 @@ static int check_all(struct qcow_window *w, struct qcow_header *h, uint32_t back
 	return read_backing_name(w, h, backing_len, err);
 }
 
-int qcow_header_read(struct qcow_io *io, struct qcow_header *h, struct qcow_error *err)
+int qcow_header_read_to_check(struct qcow_io *io, struct qcow_header *h, struct qcow_error *err)
 {
 	struct qcow_window w;
 	struct header_disk d;
@@ -270,4 +266,14 @@ int qcow_header_read(struct qcow_io *io, struct qcow_header *h, struct qcow_erro
 	if (h->version >= 3)
 		decode_v3(h, &d);
 	return check_all(&w, h, qcow_be32(d.backing_len), err);
+}
+
+int qcow_header_read(struct qcow_io *io, struct qcow_header *h, struct qcow_error *err)
+{
+	int r = qcow_header_read_to_check(io, h, err);
+
+	if (!r && !h->reftable_clusters)
+		return qcow_fail(err, EINVAL, 56,
+				 "there is no refcount table; qcow check -r all rebuilds it");
+	return r;
 }

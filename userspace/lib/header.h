@@ -104,6 +104,9 @@ struct qcow_header {
  */
 int qcow_header_read(struct qcow_io *io, struct qcow_header *h, struct qcow_error *err);
 
+/* As qcow_header_read(), but takes an image without a refcount table, too: a check can make one. */
+int qcow_header_read_to_check(struct qcow_io *io, struct qcow_header *h, struct qcow_error *err);
+
 /* True for a file that starts with the qcow2 magic. Never decides a format: raw is never probed. */
 bool qcow_header_has_magic(const void *first_bytes, size_t len);
 
