@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: GPL-2.0-only
 # What an image may do at worst to its worker: code that runs in it, on any of its threads, opens no file, makes no
-# socket, starts no program; and a worker that crashes takes nothing else down.
+# socket, starts no program; and a worker that crashes takes nothing else down. All that is so before a worker, also one
+# that takes a dead one's place, reads the first byte.
 # vm: --mem 1024
 # kernels: 6.12
 # timeout: 240
@@ -9,7 +10,7 @@
 . "$(dirname "$0")/../lib.sh"
 # shellcheck source=tests/devices.sh
 . "$TESTS/devices.sh"
-requires qemu-img qemu-io
+requires qemu-img qemu-io strace
 
 CRASHES=5
 
@@ -28,8 +29,8 @@ worker_of() {
 	done
 }
 
-attached_again() {
-	[ "$(counter crash attaches)" -gt "$1" ]
+attached_again() { # attached_again NAME ATTACHES
+	[ "$(counter "$1" attaches)" -gt "$2" ]
 }
 
 # limits_of PID WHAT NUMBER: soft and hard, and nobody in there may raise them: no capability is left
@@ -57,6 +58,91 @@ check_worker() {
 	done
 }
 
+# Netlink to the kernel, one socket to the supervisor, the image; and no other file but where its messages go.
+check_descriptors() {
+	local pid=$1 fd link nr_netlink=0 nr_unix=0 nr_images=0
+	for fd in "/proc/$pid"/fd/*; do
+		link=$(readlink "$fd")
+		case $link in
+		socket:*)
+			link=${link//[!0-9]/}
+			if awk '{ print $10 }' "/proc/$pid/net/netlink" | grep -qx "$link"; then
+				nr_netlink=$((nr_netlink + 1))
+			elif awk '{ print $7 }' "/proc/$pid/net/unix" | grep -qx "$link"; then
+				nr_unix=$((nr_unix + 1))
+			else
+				fail "$fd is a socket of another kind"
+			fi
+			;;
+		"$SCRATCH/$2") nr_images=$((nr_images + 1)) ;;
+		*) [ "${fd##*/}" -le 2 ] || fail "$fd is $link" ;;
+		esac
+	done
+	[ "$nr_netlink" -ge 1 ] || fail "no netlink socket, how does it work?"
+	equal "sockets to the supervisor" $nr_unix 1
+	equal "descriptors of the image" $nr_images 1
+}
+
+# watched COMMAND...: what new workers do meanwhile is in $SCRATCH/calls
+watched() {
+	local tracer
+	strace -f -y -qq -e trace=prlimit64,prctl,capset,seccomp,read,readv,pread64,preadv,preadv2,mmap \
+		-o "$SCRATCH/calls" -p "$supervisor" 2>"$SCRATCH/strace" &
+	tracer=$!
+	eventually 60 grep -q "^TracerPid:[^0-9]*$tracer\$" "/proc/$supervisor/status"
+	"$@"
+	kill "$tracer"
+	wait "$tracer" || true
+}
+
+# locked_before_reading NAME: what shuts a worker in comes first, and then it reads. There is one new worker in it.
+locked_before_reading() {
+	local missing
+	missing=$(awk -v image="<$SCRATCH/$1>" '
+		/seccomp\(SECCOMP_SET_MODE_FILTER.*len=/ { loading[$1] = 1 }
+		/RLIMIT_AS, *[{]/ { done["memory"] = 1 }
+		/RLIMIT_NOFILE, *[{]rlim_cur=1024,/ { done["files"] = 1 }
+		/PR_SET_NO_NEW_PRIVS, 1/ { done["privileges"] = 1 }
+		/capset\(.*effective=0, permitted=0, inheritable=0/ { done["capabilities"] = 1 }
+		/seccomp.* = 0$/ && loading[$1] { done["calls"] = 1 }
+		index($0, image) {
+			split("memory files privileges capabilities calls", parts)
+			for (i in parts)
+				if (!(parts[i] in done))
+					print parts[i] " free: " $0
+			nr++
+			exit
+		}
+		END { if (!nr) print "it reads nothing" }
+	' "$SCRATCH/calls")
+	[ -z "$missing" ] || fail "a worker reads before it is shut in: $missing"
+}
+
+open_first() {
+	open_device first "$SCRATCH/first" --cache-budget 0
+	same_bytes /dev/mapper/first "$SCRATCH/first.want"
+}
+
+kill_first() {
+	kill -KILL "$(worker_of first)"
+	eventually 60 attached_again first 1
+	dmsetup message first 0 drop_caches
+	echo 1 >/proc/sys/vm/drop_caches
+	same_bytes /dev/mapper/first "$SCRATCH/first.want"
+}
+
+# A new one is told which image; one that takes a dead one's place reads it before it serves anything.
+check_beginning() {
+	image first 0x33
+	watched open_first
+	locked_before_reading first
+	check_descriptors "$(worker_of first)" first
+	watched kill_first
+	locked_before_reading first
+	check_descriptors "$(worker_of first)" first
+	qcow close first
+}
+
 # A judge that sees nothing get through anywhere is none.
 check_judge() {
 	local fds
@@ -79,7 +165,7 @@ foreign_abi() { # foreign_abi x32|int80
 	pid=$(worker_of crash) attaches=$(counter crash attaches)
 	inject "$1" "$pid" "$SCRATCH/victim" >"$SCRATCH/injected" || fail "cannot look into the worker"
 	equal "a call of $1" "$(cat "$SCRATCH/injected")" "$pid $1-getpid killed"
-	eventually 20 attached_again "$attaches"
+	eventually 20 attached_again crash "$attaches"
 	[ ! -d "/proc/$pid" ] || fail "a part of the worker lives on"
 	crashes=$((crashes + 1))
 }
@@ -89,13 +175,16 @@ crash() {
 	attaches=$(counter crash attaches)
 	kill -SEGV "$(worker_of crash)"
 	crashes=$((crashes + 1))
-	eventually 20 attached_again "$attaches"
+	eventually 20 attached_again crash "$attaches"
 	sleep 0.2
 }
 
 echo secret >"$SCRATCH/victim"
 image crash 0x11
 image calm 0x22
+supervisor=$(supervisors)
+check_beginning
+note "workers are shut in before they read"
 open_device crash "$SCRATCH/crash" --cache-budget 0
 open_device calm "$SCRATCH/calm" --cache-budget 0
 note "two devices are open"
@@ -104,7 +193,7 @@ note "inject works"
 check_worker "$(worker_of calm)"
 note "nothing got through"
 
-calm_worker=$(worker_of calm) supervisor=$(supervisors) crashes=0
+calm_worker=$(worker_of calm) crashes=0
 foreign_abi x32
 foreign_abi int80
 note "foreign calls end the worker"
