@@ -72,7 +72,7 @@ for o in cluster_size=64k compat=0.10 extended_l2=on,cluster_size=32k compressio
 		rm -rf qemu ours && mkdir qemu ours
 		# shellcheck disable=SC2086
 		qemu-img convert $c -f raw -O qcow2 -o $o a.raw qemu/i && "$QCOW" convert $c -f raw -O qcow2 -o $o a.raw ours/i
-		why=$(diff <(cd qemu && info i) <(cd ours && info i) | head -n 3 | tr '\n' ' ')
+		why=$(diff <(cd qemu && info i) <(cd ours && info i) | head -n 3 | tr '\n' ' ') || true
 		[ -n "$why" ] || [ $(($(stat -c %s ours/i) * 100)) -le $(($(stat -c %s qemu/i) * 103)) ] || why='it is larger'
 		if [ -n "$why" ]; then fail "convert/like-qemu/$o$c" "$why"; else ok "convert/like-qemu/$o$c"; fi
 	done

@@ -1,25 +1,28 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: GPL-2.0-only
 # What a header has that neither qcow nor qemu-img knows is there after every verb that changes the image, but for the
-# autoclear bits, which must go. An incompatible bit stops all of them, info and check too.
+# autoclear bits, which must go; and the extensions are in QEMU's order. An incompatible bit stops all of them, info and check too.
 # shellcheck source=tests/tools/lib.sh
 . "$(dirname "$0")/lib.sh"
 
 header=$REPO/tests/tools/header.py
 data="qemu-io -f qcow2 -c 'write -P 7 0 1M' i"
 
-# keeps NAME MAKE TEMPLATE
+# keeps NAME MAKE TEMPLATE [WORDS]: WORDS are in what header.py shows afterwards
+mark=mark
 keeps() {
-	make_images "$2 && $header mark i" || { fail "$1" 'cannot make the image'; return; }
+	local word why words=${4:-a future,nobody knows,compatible: True,autoclear: False}
+	make_images "$2 && $header $mark i" || { fail "$1" 'cannot make the image'; return; }
 	run_both "$3"
 	if [ "$mine$theirs" != 00 ]; then
 		fail "$1" "exit status $mine, qemu-img $theirs: $(head -n 1 ours.err)"
 		return
 	fi
 	"$header" show ours/i >shown
-	why=$(diff <("$header" show qemu/i) shown | head -n 3 | tr '\n' ' ')
-	grep -q 'a future' shown && grep -q 'nobody knows' shown && grep -q 'compatible: True' shown &&
-		grep -q 'autoclear: False' shown || why+="lost: $(tr '\n' ' ' <shown)"
+	why=$(diff <("$header" show qemu/i) shown | head -n 3 | tr '\n' ' ') || true
+	while read -rd , word; do
+		grep -q "$word" shown || why+="no $word: $(tr '\n' ' ' <shown)"
+	done <<<"$words,"
 	why+=$(sound ours/i)
 	if [ -n "$why" ]; then fail "$1" "$why"; else ok "$1"; fi
 }
@@ -36,6 +39,20 @@ keeps header/snapshot-delete "$create i 3M && $data && qemu-img snapshot -c a i"
 keeps header/rebase "$create b 3M && $create -b b -F qcow2 i && cp b c" 'TOOL rebase -u -f qcow2 -b c -F qcow2 i'
 keeps header/rebase-flat "$create b 3M && $create -b b -F qcow2 i && $data" 'TOOL rebase -f qcow2 -b "" i'
 keeps header/commit "$create b 3M && $create -b b -F qcow2 i && $data" 'TOOL commit -q -f qcow2 i'
+
+# One of everything: format of the base, data file, bitmaps, the unknown one, whatever the order was.
+mark='mark-first'
+keeps header/order "$create b 3M && $create -o data_file=d -b b -F qcow2 i && cp b c && qemu-img bitmap --add i m" \
+	'TOOL rebase -u -f qcow2 -b c -F qcow2 i' 'order: 0xe2792aca 0x44415441 0x23852875 0x12345678'
+keeps header/order-flat "$create b 3M && $create -b b -F qcow2 i && qemu-img bitmap --add i m" \
+	'TOOL rebase -u -f qcow2 -b "" i' 'order: 0x23852875 0x12345678'
+mark=mark
+
+v2="$create -o compat=0.10"
+keeps header/v2-resize "$v2 i 3M && $data" 'TOOL resize -q -f qcow2 i 5M' 'nobody knows'
+keeps header/v2-rebase "$create b 3M && $v2 -b b -F qcow2 i && cp b c" 'TOOL rebase -u -f qcow2 -b c -F qcow2 i' 'nobody knows'
+keeps header/v2-snapshot "$v2 i 3M && $data" 'TOOL snapshot -c a i' 'nobody knows'
+keeps header/v2-amend "$v2 i 3M && $data" 'TOOL amend -f qcow2 -o compat=1.1 i' 'nobody knows,compatible: False'
 
 # stopped NAME TEMPLATE: by both, and nothing is changed
 stopped() {

@@ -12,6 +12,7 @@
 #define V3_LENGTH     112u
 #define EXT_NAMES     0x6803f857u
 #define EXT_FORMAT    0xe2792acau
+#define EXT_DATA_FILE 0x44415441u
 #define EXT_BITMAPS   0x23852875u
 #define BITMAPS_LEN   24u
 #define AT_BACKING    8
@@ -59,31 +60,42 @@ static int put_ext(uint32_t type, const void *bytes, size_t len, uint8_t *sector
 	return 0;
 }
 
-static int put_known(const struct qcow_header *h, uint8_t *sector, uint64_t *end,
-		     struct qcow_error *err)
+static int put_format(const struct qcow_header *h, uint8_t *sector, uint64_t *end,
+		      struct qcow_error *err)
+{
+	if (!h->has_backing || !h->backing_format[0])
+		return 0;
+	return put_ext(EXT_FORMAT, h->backing_format, strlen(h->backing_format), sector, end, err);
+}
+
+static int put_bitmaps(const struct qcow_header *h, uint8_t *sector, uint64_t *end,
+		       struct qcow_error *err)
 {
 	uint8_t bitmaps[BITMAPS_LEN] = { 0 };
-	int r = 0;
 
-	if (h->has_backing && h->backing_format[0])
-		r = put_ext(EXT_FORMAT, h->backing_format, strlen(h->backing_format), sector, end,
-			    err);
-	if (r < 0 || !h->nr_bitmaps)
-		return r;
+	if (!h->nr_bitmaps)
+		return 0;
 	qcow_put_be32(bitmaps, h->nr_bitmaps);
 	qcow_put_be64(bitmaps + 8, h->bitmap_dir_size);
 	qcow_put_be64(bitmaps + 16, h->bitmap_dir_off);
 	return put_ext(EXT_BITMAPS, bitmaps, sizeof(bitmaps), sector, end, err);
 }
 
-static bool is_kept(uint32_t type)
+static bool is_data_file(uint32_t type)
 {
-	return type != EXT_NAMES && type != EXT_FORMAT && type != EXT_BITMAPS;
+	return type == EXT_DATA_FILE;
 }
 
-/* The others as they are, and the end marker. *@end: behind that. */
-static int move_extensions(const struct qcow_writer *w, const uint8_t *from, uint8_t *sector,
-			   uint64_t *end, struct qcow_error *err)
+static bool is_other(uint32_t type)
+{
+	return type != EXT_NAMES && type != EXT_FORMAT && type != EXT_BITMAPS &&
+	       !is_data_file(type);
+}
+
+/* Those that are @wanted, as they are. */
+static int move_extensions(bool (*wanted)(uint32_t type), const struct qcow_writer *w,
+			   const uint8_t *from, uint8_t *sector, uint64_t *end,
+			   struct qcow_error *err)
 {
 	uint64_t at = w->h.header_length, len;
 	int r = 0;
@@ -92,12 +104,28 @@ static int move_extensions(const struct qcow_writer *w, const uint8_t *from, uin
 		len = qcow_be32(from + at + 4);
 		if (!qcow_be32(from + at) || len > w->h.ext_end - at - 8)
 			break;
-		if (is_kept(qcow_be32(from + at)))
+		if (wanted(qcow_be32(from + at)))
 			r = put_ext(qcow_be32(from + at), from + at + 8, len, sector, end, err);
 		at += 8 + ((len + 7) & ~7ull);
 	}
+	return r;
+}
+
+/* In the order in which QEMU writes them, and the end marker, for which put_ext() leaves room. */
+static int put_extensions(const struct qcow_writer *w, const uint8_t *from,
+			  const struct qcow_header *h, uint8_t *sector, uint64_t *end,
+			  struct qcow_error *err)
+{
+	int r = put_format(h, sector, end, err);
+
+	if (!r)
+		r = move_extensions(is_data_file, w, from, sector, end, err);
+	if (!r)
+		r = put_bitmaps(h, sector, end, err);
+	if (!r)
+		r = move_extensions(is_other, w, from, sector, end, err);
 	*end += 8;
-	return r < 0 || *end <= SECTOR ? r : no_room(err);
+	return r;
 }
 
 /* Sectors after the first that the header of now does not use. */
@@ -143,9 +171,7 @@ int qcow_head_move(struct qcow_writer *w, const uint8_t *cluster, const struct q
 	int r = move_fields(w, cluster, h, sector, &end, err);
 
 	if (!r)
-		r = put_known(h, sector, &end, err);
-	if (!r)
-		r = move_extensions(w, cluster, sector, &end, err);
+		r = put_extensions(w, cluster, h, sector, &end, err);
 	if (!r && h->has_backing)
 		r = move_name(w, h->backing_name, end, sector, err);
 	return r;
