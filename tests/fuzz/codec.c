@@ -25,6 +25,7 @@ static void judge_zlib(const uint8_t *in, size_t in_len, const uint8_t *got, uin
 	z.next_out = want;
 	z.avail_out = (uInt)len;
 	r = inflate(&z, Z_FINISH);
+	FUZZ_ASSERT(r != Z_STREAM_END || !z.avail_out);
 	if ((r == Z_STREAM_END || r == Z_BUF_ERROR) && !z.avail_out)
 		FUZZ_ASSERT(!memcmp(got, want, len));
 	inflateEnd(&z);

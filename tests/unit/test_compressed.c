@@ -8,12 +8,12 @@
 #include <zlib.h>
 #include <zstd.h>
 
-static void put_deflate(struct memimg *m, uint64_t guest_cluster, const uint8_t *plain, int window,
-			uint64_t shift_in_sector)
+static void put_deflate(struct memimg *m, uint64_t guest_cluster, const uint8_t *plain, size_t len,
+			int window, uint64_t shift_in_sector)
 {
 	uint8_t *packed = malloc(2 * CLUSTER);
 	z_stream z = { .next_in = (z_const Bytef *)plain,
-		       .avail_in = CLUSTER,
+		       .avail_in = (uInt)len,
 		       .next_out = packed,
 		       .avail_out = 2 * CLUSTER };
 	uint64_t off = memimg_alloc(m, 2) + shift_in_sector, sectors;
@@ -47,9 +47,9 @@ static void test_compressed(void **state)
 	for (i = 0; i < 3; i++)
 		fill_text(plain[i], 7u + (unsigned int)i);
 	memimg_init(m, 3, BITS, DISK);
-	put_deflate(m, 0, plain[0], -12, 0);
-	put_deflate(m, 1, plain[1], -15, 333); /* a larger window than QEMU writes */
-	put_deflate(m, 2, plain[2], -12, 511);
+	put_deflate(m, 0, plain[0], CLUSTER, -12, 0);
+	put_deflate(m, 1, plain[1], CLUSTER, -15, 333); /* a larger window than QEMU writes */
+	put_deflate(m, 2, plain[2], CLUSTER, -12, 511);
 	one(&rig);
 	resolve(&rig, 0, 4 * CLUSTER);
 	expect(&rig, 0, QCOW_RUN_FETCH, 3 * CLUSTER, 0);
@@ -79,9 +79,10 @@ static void test_compressed_damage(void **state)
 	(void)state;
 	fill_text(plain, 1);
 	memimg_init(m, 3, BITS, DISK);
-	memimg_map(m, 0, 1ull << 62 | 1ull << 52); /* past the end: zeros, no stream */
-	memimg_map(m, 1, ~0ull & ~MEMIMG_COPIED);  /* all bits */
-	put_deflate(m, 2, plain, -12, 0);
+	memimg_map(m, 0, 1ull << 62 | 1ull << 52);     /* past the end: zeros, no stream */
+	memimg_map(m, 1, ~0ull & ~MEMIMG_COPIED);      /* all bits */
+	put_deflate(m, 5, plain, CLUSTER - 1, -12, 0); /* a whole stream, of too little */
+	put_deflate(m, 2, plain, CLUSTER, -12, 0);
 	off = m->size - 2 * CLUSTER;
 	memimg_map(m, 3, 1ull << 62 | off); /* one sector only: cut off */
 	memset(m->bytes + m->size - 100, 0xff, 100);
@@ -91,6 +92,7 @@ static void test_compressed_damage(void **state)
 	expect_broken(&rig, CLUSTER, "");
 	expect_broken(&rig, 3 * CLUSTER, "does not decompress");
 	expect_broken(&rig, 4 * CLUSTER, "does not decompress");
+	expect_broken(&rig, 5 * CLUSTER, "does not decompress");
 	assert_int_equal(read_at(&rig, 2 * CLUSTER, plain, 10), 0);
 	end(&rig);
 }
