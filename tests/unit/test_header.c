@@ -68,6 +68,45 @@ static void test_version_2(void **state)
 	memimg_exit(&m);
 }
 
+/* Names end where their length says, not at a NUL; what pads an extension is not looked at. */
+static void test_padding(void **state)
+{
+	struct qcow_header h;
+	struct qcow_error err;
+	struct memimg m;
+
+	(void)state;
+	memimg_init(&m, 3, 16, 1 << 20);
+	memimg_ext(&m, 0x12345678, "unknown", 3);
+	memimg_put(&m, m.ext_off - 5, "XXXXX", 5);
+	memimg_backing(&m, "base", "raw");
+	memimg_put(&m, m.ext_off - 5, "XXXXX", 5);
+	memimg_put(&m, m.ext_off + 8 + strlen("base"), "XXXX", 4);
+	assert_int_equal(read_header(&m, &h, &err), 0);
+	assert_string_equal(h.backing_format, "raw");
+	assert_string_equal(h.backing_name, "base");
+	assert_int_equal(h.nr_unknown_ext, 1);
+	memimg_exit(&m);
+}
+
+/* A header of 104 bytes has no compression type: what looks like one is the first extension's. */
+static void test_no_compression_type(void **state)
+{
+	struct qcow_header h;
+	struct qcow_error err;
+	struct memimg m;
+
+	(void)state;
+	memimg_init(&m, 3, 16, 1 << 20);
+	memimg_be32(&m, 100, 104);
+	m.ext_off = 104;
+	memimg_ext(&m, 0xe2792aca, "raw", 3);
+	assert_int_equal(read_header(&m, &h, &err), 0);
+	assert_int_equal(h.compression, QCOW_COMPRESSION_DEFLATE);
+	assert_string_equal(h.backing_format, "raw");
+	memimg_exit(&m);
+}
+
 struct poke {
 	const char *what;
 	uint32_t off, width; /* bytes 4 or 8 */
@@ -94,7 +133,7 @@ static const struct poke pokes[] = {
 	{ "crypt 3", 32, 4, 3, EINVAL },
 	{ "crypt LUKS without header", 32, 4, 2, EINVAL },
 	{ "l1_size 0", 36, 4, 0, EINVAL },
-	{ "l1_size over limit", 36, 4, QCOW_MAX_L1_ENTRIES + 1, EFBIG },
+	{ "l1_size over limit", 36, 4, (4u << 20) + 1, EFBIG },
 	{ "l1_size ffffffff", 36, 4, 0xffffffff, EFBIG },
 	{ "l1_size 7fffffff", 36, 4, 0x7fffffff, EFBIG },
 	{ "l1_off unaligned", 40, 8, 0x1234567890abcdef, EINVAL },
@@ -103,9 +142,10 @@ static const struct poke pokes[] = {
 	{ "reftable unaligned", 48, 8, 0x1234567890abcdef, EINVAL },
 	{ "reftable negative", 48, 8, 0xffffffffffff0000, EINVAL },
 	{ "reftable size 0", 56, 4, 0, EINVAL },
+	{ "reftable one cluster over 8 MiB", 56, 4, 129, EFBIG },
 	{ "reftable over limit", 56, 4, 0x20001, EFBIG },
 	{ "reftable ffffffff", 56, 4, 0xffffffff, EFBIG },
-	{ "snapshots over limit", 60, 4, QCOW_MAX_SNAPSHOTS + 1, EFBIG },
+	{ "65537 snapshots", 60, 4, 65537, EFBIG },
 	{ "snapshots ffffffff", 60, 4, 0xffffffff, EFBIG },
 	{ "snapshots_off unaligned", 64, 8, 0x1234567890abcdef, EINVAL },
 	{ "snapshots_off negative", 64, 8, 0xffffffffffff0000, EINVAL },
@@ -133,6 +173,9 @@ static const struct poke pokes[] = {
 	{ "refcount_order 6", 96, 4, 6, 0 },
 	{ "header_length 105", 100, 4, 105, 0 },
 	{ "header_length 120", 100, 4, 120, 0 },
+	{ "reftable of 8 MiB", 56, 4, 128, 0 },
+	{ "65536 snapshots", 60, 4, 65536, 0 },
+	{ "L1 table of 32 MiB", 36, 4, 4u << 20, 0 },
 	{ "l1_off at the last cluster", 40, 8, 0x7fffffffbfff0000, 0 },
 	{ "an empty snapshot table far away", 64, 8, 0x7fffffffffff0000, 0 },
 	{ "tables past the end of file", 40, 8, 1ull << 50, 0 },
@@ -249,7 +292,14 @@ static void test_extensions(void **state)
 	bitmaps[4] = 0;
 	bitmaps[3] = 0; /* none */
 	assert_int_equal(with_ext(0x23852875, bitmaps, 24, 0, 1, &h), -EINVAL);
-	bitmaps[3] = 1;
+	memcpy(bitmaps, "\0\0\xff\xff", 4); /* as many as there may be */
+	bitmaps[13] = 0x20;		    /* 2 MiB of them: an entry has 32 bytes at least */
+	assert_int_equal(with_ext(0x23852875, bitmaps, 24, 0, 1, &h), 0);
+	assert_int_equal(h.nr_bitmaps, 65535);
+	memcpy(bitmaps, "\0\1\0\0", 4);
+	assert_int_equal(with_ext(0x23852875, bitmaps, 24, 0, 1, &h), -EINVAL);
+	memcpy(bitmaps, "\0\0\0\1", 4);
+	bitmaps[13] = 0;
 	bitmaps[23] = 1; /* unaligned */
 	assert_int_equal(with_ext(0x23852875, bitmaps, 24, 0, 1, &h), -EINVAL);
 	bitmaps[23] = 0;
@@ -328,14 +378,14 @@ static void test_feature_name(void **state)
 	memimg_exit(&m);
 }
 
-static int with_backing_size(uint32_t len, uint64_t off)
+static int with_backing_size(uint32_t cluster_bits, uint32_t len, uint64_t off)
 {
 	struct qcow_header h;
 	struct qcow_error err;
 	struct memimg m;
 	int r;
 
-	memimg_init(&m, 3, 9, 1 << 15);
+	memimg_init(&m, 3, cluster_bits, 1 << 15);
 	memimg_be64(&m, 8, off);
 	memimg_be32(&m, 16, len);
 	r = read_header(&m, &h, &err);
@@ -346,14 +396,16 @@ static int with_backing_size(uint32_t len, uint64_t off)
 static void test_backing_name(void **state)
 {
 	(void)state;
-	assert_int_equal(with_backing_size(100, 400), 0);
-	assert_int_equal(with_backing_size(112, 400), 0);
-	assert_int_equal(with_backing_size(113, 400), -EINVAL);
-	assert_int_equal(with_backing_size(0xffffffff, 400), -EINVAL);
-	assert_int_equal(with_backing_size(1, 512), -EINVAL);
-	assert_int_equal(with_backing_size(0, 512), 0);
+	assert_int_equal(with_backing_size(9, 100, 400), 0);
+	assert_int_equal(with_backing_size(9, 112, 400), 0);
+	assert_int_equal(with_backing_size(9, 113, 400), -EINVAL);
+	assert_int_equal(with_backing_size(9, 0xffffffff, 400), -EINVAL);
+	assert_int_equal(with_backing_size(9, 1, 512), -EINVAL);
+	assert_int_equal(with_backing_size(9, 0, 512), 0);
+	assert_int_equal(with_backing_size(16, 1023, 0x1000), 0);
+	assert_int_equal(with_backing_size(16, 1024, 0x1000), -EINVAL);
 	/* Ignored without an offset. */
-	assert_int_equal(with_backing_size(0xffffffff, 0), 0);
+	assert_int_equal(with_backing_size(9, 0xffffffff, 0), 0);
 }
 
 /* The text names the command that converts. */
@@ -426,6 +478,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_sound),		cmocka_unit_test(test_version_2),
 		cmocka_unit_test(test_pokes),		cmocka_unit_test(test_compression_types),
+		cmocka_unit_test(test_padding),		cmocka_unit_test(test_no_compression_type),
 		cmocka_unit_test(test_truncated),	cmocka_unit_test(test_full_area),
 		cmocka_unit_test(test_extensions),	cmocka_unit_test(test_duplicate_extension),
 		cmocka_unit_test(test_many_extensions), cmocka_unit_test(test_feature_name),
