@@ -170,6 +170,23 @@ def _(e):
     e.snapshot("extra_len", 0)
 
 
+def shorten_extra_data(e, keep):
+    """Of all snapshots, in a table that is sound but for that."""
+    off, table = e.image.snapshots_off, b""
+    for _ in range(e.image.num(60, 4)):
+        extra, names = e.image.num(off + 36, 4), e.image.num(off + 12, 2) + e.image.num(off + 14, 2)
+        record = e.image.data[off:off + 40 + extra + names]
+        off += (len(record) + 7) // 8 * 8
+        record = record[:36] + keep.to_bytes(4, "big") + record[40:40 + keep] + record[40 + extra:]
+        table += record + bytes(-len(record) % 8)
+    e.put_bytes(e.image.snapshots_off, table)
+
+
+for _value in (0, 8, 15):
+    POKES.append(Poke(f"261-v3-short-extra-data-{_value}", "snapshots",
+                      lambda e, v=_value: shorten_extra_data(e, v), "info"))
+
+
 @poke("261-v2-with-extra-data", "snapshots-v2")
 def _(e):
     e.snapshot("extra_len", 16)
@@ -407,3 +424,12 @@ header("header-length-past-cluster", "cluster-512", header_length=513)
 header("magic", magic=0)
 for _size in (0, 3, 71, 72, 103, 104, 111):
     POKES.append(Poke(f"cut-to-{_size}", "v3", lambda e, n=_size: e.f.truncate(n), "same"))
+
+
+@poke("header-length-104", "v3", "info")
+def _(e):
+    """No compression type: the first extension is in its place."""
+    e.header(header_length=104)
+    e.put_bytes(104, bytes(8))
+    e.image.data = e.image.data[:100] + (104).to_bytes(4, "big") + bytes(8) + e.image.data[112:]
+    e.extension(0xe2792aca, b"raw")
