@@ -99,8 +99,10 @@ class Case:
             return f"info should show it, a read refuse it; but info gives {info}, read gives {ours.state}"
         if want == "info" and (info != 0 or ours.state != "read"):
             return f"should be shown and read, but info says {self.said['info'].stderr!r}, read {ours.text!r}"
-        if (self.said["map"].returncode == 0) > (ours.state == "read"):
-            return "map shows what read refuses"
+        if ours.state != "read":
+            return "map shows what read refuses" if self.said["map"].returncode == 0 else None
+        if info != 0 or (self.said["map"].returncode != 0 and not ours.bad):
+            return f"can be read, but info says {self.said['info'].stderr!r}, map {self.said['map'].stderr!r}"
         return None
 
     def complain_qemu(self):

@@ -3,8 +3,10 @@
 import collections
 import os
 import re
+import select
 import subprocess
 import tempfile
+import time
 
 REPO = os.path.realpath(os.path.join(os.path.dirname(__file__), "..", ".."))
 BUILD = os.environ.get("BUILD", os.path.join(REPO, "build"))
@@ -12,6 +14,7 @@ READER = os.path.join(BUILD, "tests/hostile/reader")
 READER_SAN = READER + "-san"
 LIMIT = 8 << 20
 SECTOR = 512
+SILENCE = 30  # seconds
 
 # state: "read", "refused", or for the library "wrong", "died"; bad: set of sectors that gave EIO;
 # broken_off: QEMU gave up on the whole image at the first damage, so its other EIOs mean nothing
@@ -35,26 +38,39 @@ class Library:
     def start(self):
         self.log = tempfile.TemporaryFile()
         self.process = subprocess.Popen([self.program], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                        stderr=self.log, text=True, errors="replace")
+                                        stderr=self.log)
 
-    def died(self):
+    def answer(self):
+        """Its line; less than that if it dies. Silence ends it."""
+        line, end = b"", time.monotonic() + SILENCE
+        while not line.endswith(b"\n"):
+            if not select.select([self.process.stdout], [], [], max(0, end - time.monotonic()))[0]:
+                self.process.kill()
+                return f"no answer in {SILENCE} s, "
+            part = os.read(self.process.stdout.fileno(), 1 << 16)
+            if not part:
+                return ""
+            line += part
+        return line.decode(errors="replace")
+
+    def died(self, why=""):
         self.process.wait()
         self.log.seek(0)
         text = self.log.read().decode(errors="replace")
         status, self.process = self.process.returncode, None
-        return Verdict("died", text=f"status {status}: {text[:4000]}")
+        return Verdict("died", text=f"{why}status {status}: {text[:4000]}")
 
     def judge(self, image, out, words=()):
         if not self.process:
             self.start()
         try:
-            self.process.stdin.write("\t".join([image, out, str(LIMIT), *words]) + "\n")
+            self.process.stdin.write("\t".join([image, out, str(LIMIT), *words]).encode() + b"\n")
             self.process.stdin.flush()
         except BrokenPipeError:
             return self.died()
-        line = self.process.stdout.readline()
+        line = self.answer()
         if not line.endswith("\n"):
-            return self.died()
+            return self.died(line)
         return self.parse(line.rstrip("\n"), out)
 
     @staticmethod

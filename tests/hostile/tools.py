@@ -5,6 +5,7 @@ import re
 import resource
 import subprocess
 import sys
+import time
 
 import judge
 
@@ -22,13 +23,33 @@ def limited(seconds):
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
 
 
-def call(argv, cwd, text=None, limits=True, seconds=TIME):
-    """The finished process; a time-out ends it with status None. On a busy machine the CPU time counts."""
+def run(argv, cwd, text, limits, seconds):
     try:
         return subprocess.run(argv, input=text, capture_output=True, text=True, errors="replace", cwd=cwd,
                               timeout=30, preexec_fn=(lambda: limited(seconds)) if limits else None)
     except subprocess.TimeoutExpired:
         return subprocess.CompletedProcess(argv, None, "", "time-out")
+
+
+def work_of_children():
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def call(argv, cwd, text=None, limits=True, seconds=TIME):
+    """The finished process; a time-out ends it with status None.
+
+    On a busy machine the CPU time counts; but who takes long twice without working waits for something.
+    """
+    first = None
+    for _ in range(2):
+        begun, worked = time.monotonic(), work_of_children()
+        done = run(argv, cwd, text, limits, seconds)
+        took, worked = time.monotonic() - begun, work_of_children() - worked
+        first = first or done
+        if not limits or took <= seconds or worked >= seconds / 4:
+            return first
+    return subprocess.CompletedProcess(argv, None, "", f"takes {took:.1f} s, and works {worked:.1f} s of them")
 
 
 def opened(trace):
