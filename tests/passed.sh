@@ -6,20 +6,54 @@
 # see, not even a comment: all that git would commit but what is named below.
 
 DOCUMENTS=(':!docs/*.md' ':!README.md' ':!CHANGELOG.md')
+MODEL=(':!docs/model')
 ON_HOST=(':!kernel' ':!Kbuild' ':!dkms.conf' ':!tests/bench' ':!tests/crash' ':!tests/demo' ':!tests/install'
 	':!tests/integration' ':!tests/vm')
-IN_MACHINE=(':!tests/bench' ':!tests/fuzz' ':!tests/unit' ':!tests/tools/test-*')
+IN_MACHINE=(':!tests/fuzz' ':!tests/unit' ':!tests/tools/test-*')
 
 # unseen COMMAND ARG...: sets $unseen to what a job cannot see; it is the name of a function of tests/run
 unseen() {
-	unseen=("${DOCUMENTS[@]}")
+	unseen=("${DOCUMENTS[@]}" "${MODEL[@]}")
 	case $1:${2-} in
 	unit_test:*) unseen+=("${ON_HOST[@]}" ':!tests/hostile' ':!tests/tools') ;;
-	runner:tools) unseen+=("${ON_HOST[@]}" ':!tests/hostile' ':!tests/fuzz' ':!tests/unit') ;;
+	runner:tools) unseen+=("${ON_HOST[@]}" ':!tests/fuzz' ':!tests/unit') ;;
 	runner:hostile) unseen+=("${ON_HOST[@]}" ':!tests/unit' ':!tests/tools') ;;
-	integration_test:*) unseen+=("${IN_MACHINE[@]}" ':!tests/integration/*.sh') ;;
-	selftest:*) unseen+=("${IN_MACHINE[@]}" ':!tests/integration/*.sh') ;;
+	runner:promela) unseen=("${DOCUMENTS[@]}" "${ON_HOST[@]}" ':!include' ':!userspace' ':!tests' ':!Makefile') ;;
+	runner:dropped)
+		unseen_in_machine "$REPO/tests/crash/dropped"
+		unseen_tests "$REPO/tests/crash/dropped"
+		;;
+	integration_test:*)
+		unseen_in_machine "$2"
+		unseen+=(':!tests/integration/*.sh')
+		;;
+	selftest:*) unseen+=("${IN_MACHINE[@]}" ':!tests/bench' ':!tests/hostile' ':!tests/integration/*.sh') ;;
 	esac
+}
+
+# unseen_in_machine TEST: folders whose name neither it says nor what tests share, not even in a comment: a name too
+# many only runs it again
+unseen_in_machine() {
+	local name shared=("$REPO"/tests/{crash,demo,images,install,vm,lib.sh,devices.sh,write.sh,variants.sh,model-seed.sh})
+	unseen+=("${IN_MACHINE[@]}")
+	for name in bench hostile; do
+		says "$name" "$1" "${shared[@]}" || unseen+=(":!tests/$name")
+	done
+}
+
+# unseen_tests FILE: the tests whose name it does not say
+unseen_tests() {
+	local test
+	for test in "$REPO"/tests/integration/*.sh; do
+		says "$(basename "$test" .sh)" "$1" || unseen+=(":!tests/integration/${test##*/}")
+	done
+}
+
+# says WORD FILE...: or one of them cannot be read
+says() {
+	local status=0
+	grep -rqw -- "$@" || status=$?
+	[ "$status" != 1 ]
 }
 
 # tree_id PATTERN...: of all files that git would commit, apart from these
