@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """One poke, made, and everything that must hold of it: for check-pokes, and for check-cves under the CVE's name."""
+import json
 import os
 import subprocess
 
@@ -45,6 +46,34 @@ def complain_changed(before, after):
         if i not in before.bad and before.data[at] != after.data[at]:
             return f"shows other bytes at {i * judge.SECTOR:#x}"
     return None
+
+
+def complain_extent(extent, top, verdict):
+    """Zeros, or what lies there in the image; of compressed data the map does not say where it is."""
+    at, end = extent["start"], extent["start"] + extent["length"]
+    shown = b""
+    if not extent["zero"]:
+        if "offset" not in extent:
+            return None
+        with open(top, "rb") as f:
+            f.seek(extent["offset"])
+            shown = f.read(min(end - at, judge.LIMIT))
+    for i in range(at // judge.SECTOR, min(end, len(verdict.data)) // judge.SECTOR):
+        want = verdict.data[i * judge.SECTOR:(i + 1) * judge.SECTOR]
+        if i not in verdict.bad and shown[i * judge.SECTOR - at:][:judge.SECTOR].ljust(judge.SECTOR, b"\0") != want:
+            return f"other bytes at {i * judge.SECTOR:#x}"
+    return None
+
+
+def complain_map(extents, top, verdict):
+    end = 0
+    for extent in extents:
+        if extent["start"] != end or extent["length"] <= 0:
+            return f"not {extent['start']:#x} follows {end:#x}"
+        end += extent["length"]
+    if end != verdict.size:
+        return f"ends at {end:#x}"
+    return next(filter(None, (complain_extent(e, top, verdict) for e in extents)), None)
 
 
 class Case:
@@ -123,7 +152,17 @@ class Case:
             return f"reader of a snapshot: status {plain.returncode}, {plain.stdout!r} {plain.stderr[:2000]}"
         self.snapshot = library.judge(self.top, os.path.join(self.work, "ours"), [words])
         what = rules.differ_in_snapshot(self.snapshot, self.top, os.path.join(self.work, "theirs"))
-        return what and f"snapshot 1: {what}"
+        return what and f"snapshot 1: {what}" or self.complain_snapshot_map()
+
+    def complain_snapshot_map(self):
+        what = self.complain_tool("map", "--json", "--snapshot", "1")
+        done = self.said["map"]
+        if what or done.returncode:
+            return what
+        if self.snapshot.state != "read":
+            return "map shows a snapshot that read refuses"
+        what = complain_map(json.loads(done.stdout), self.top, self.snapshot)
+        return what and f"map of snapshot 1: {what}"
 
     def complain_edit(self, argv, library):
         folder = os.path.join(self.work, "edited")
