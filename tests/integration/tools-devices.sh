@@ -168,6 +168,7 @@ held() {
 attached() { # attached WHAT IMAGE
 	local image=$2
 	qemu-img create -q -f qcow2 -b "$SCRATCH/base" -F raw "$image" 32M
+	qcow snapshot -c s "$image"
 	qcow open t "$image"
 	cleanup drop_device t
 	held qcow check -r all "$image"
@@ -191,6 +192,8 @@ attached() { # attached WHAT IMAGE
 	held qcow create -q -b "$image" -F qcow2 "$SCRATCH/new"
 	held qcow rebase -b "$image" -F qcow2 "$SCRATCH/other"
 	held qcow open second "$image"
+	held qcow open second "$image" --read-only
+	held qcow open second "$image" --read-only --snapshot s
 	equal "completion" "$(qcow --complete close '')" t
 	qcow info -U "$image" >/dev/null
 	qcow check -U "$image" >/dev/null
@@ -205,6 +208,8 @@ attached() { # attached WHAT IMAGE
 	qcow info "$image" >/dev/null
 	qcow convert "$image" "$SCRATCH/out"
 	same_bytes /dev/mapper/t "$SCRATCH/out"
+	qcow open second "$image" --read-only --snapshot s
+	qcow close second
 	qcow close t
 	rm -f "$SCRATCH/out"
 	note "$1: refused while attached, and by whom it is said"
