@@ -234,6 +234,11 @@ refused convert/compress-prealloc 'contradict' "$QCOW" convert -c -O qcow2 -o pr
 refused convert/bad-option cluster_size "$QCOW" convert -O qcow2 -o cluster_size=3k over/i out
 refused convert/onto-itself 'is read from' "$QCOW" convert -O qcow2 src/i src/i
 refused convert/onto-its-base 'is read from' "$QCOW" convert -O qcow2 over/i over/base
+cp a.raw x.raw && qemu-img convert -f raw -O qcow2 a.raw x.q
+refused convert/onto-its-new-base 'is read from' "$QCOW" convert -U -O qcow2 -B x.q -F qcow2 over/i x.q
+refused convert/onto-its-new-raw-base 'is read from' "$QCOW" convert -U -O qcow2 -B x.raw -F raw over/i ./x.raw
+refused convert/data-file-is-base 'is read from' "$QCOW" convert -U -O qcow2 -o data_file=x.raw -B x.raw -F raw over/i out
+refused convert/data-file-is-source 'is read from' "$QCOW" convert -U -f raw -O qcow2 -o data_file=x.raw x.raw out
 refused convert/no-folder 'No such file' "$QCOW" convert src/i missing/out
 refused convert/too-small 'has' "$QCOW" convert -n -f raw a.raw cut.raw
 cp src/i bad

@@ -64,6 +64,39 @@ for o in preallocation=metadata preallocation=full data_file=d,data_file_raw=on;
 done
 both create/extended-l2-preallocated i "$base" 'TOOL create -f qcow2 -o extended_l2=on,preallocation=metadata -b base -F raw i'
 
+# untouched NAME WORD...: files that are named in two roles are refused in one line, none is changed and none is left.
+untouched() {
+	local name=create/untouched/$1 status=0
+	shift
+	rm -rf one && mkdir one && cp a.raw one/base && (cd one && qemu-img convert -f raw -O qcow2 base b.q && ln -s b.q link)
+	(cd one && ls && md5sum base b.q) >before
+	(cd one && "$QCOW" create -q "$@") >out 2>err || status=$?
+	if [ $status != 1 ] || [ "$(wc -l <err)" != 1 ] || ! grep -q 'cannot be' err; then
+		fail "$name" "$status: $(cat err)"
+	elif ! (cd one && ls && md5sum base b.q) | cmp -s - before; then
+		fail "$name" 'a file is changed'
+	else
+		ok "$name"
+	fi
+}
+untouched base -b b.q -F qcow2 b.q
+untouched base-raw -b base -F raw base
+untouched base-by-path -b ./b.q -F qcow2 b.q
+untouched base-by-link -b b.q -F qcow2 link
+untouched base-is-link -b link -F qcow2 b.q
+untouched base-unsafe -u -b b.q -F qcow2 b.q 1M
+untouched data-file -o data_file=b.q b.q 1M
+untouched data-file-new -o data_file=i i 1M
+untouched data-file-is-base -o data_file=base -b base -F raw i
+# All but the one that is the base.
+(cd one && "$QCOW" create -q -b b.q -F qcow2 x.q b.q y.q) 2>err && fail create/all-but-the-base 'no error'
+if [ "$(wc -l <err)" = 1 ] && qemu-img compare -q -f qcow2 -F qcow2 one/x.q one/y.q && [ -z "$(sound one/b.q)" ] &&
+	qemu-img compare -q -f raw -F qcow2 a.raw one/y.q; then ok create/all-but-the-base; else fail create/all-but-the-base "$(cat err)"; fi
+# As QEMU has it.
+make_images "$base && qemu-img convert -f raw -O qcow2 base b.q"
+run_both 'TOOL create -f qcow2 -b b.q -F qcow2 b.q'
+if [ $mine = 1 ] && [ $theirs = 1 ] && cmp -s qemu/b.q ours/b.q; then ok create/own-base; else fail create/own-base "$mine, qemu-img $theirs"; fi
+
 # Many overlays in one call.
 cp a.raw base && names=$(seq -f 'o%g' 200)
 # shellcheck disable=SC2086

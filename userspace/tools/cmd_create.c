@@ -75,31 +75,46 @@ static int qcow2_size(struct qcow_io *io, uint64_t *size, struct qcow_error *err
 	return r;
 }
 
-/* Opens it, so that a wrong name is seen now; its size is the default. */
-static int look_at_backing(const struct request *q, const char *image, uint64_t *size,
-			   struct qcow_error *err)
-{
-	struct image_file f;
-	char *path;
-	int r = host_join_name(image, q->o.p.backing_name, &path, err);
+/* What an image is made of. The backing file stays locked until the image is written. */
+struct files {
+	const char *path;
+	char *base_path, *data_path; /* NULL: none, or not one that we could open */
+	struct image_file base, data, image;
+	bool new_image, new_data;
+};
 
-	if (r < 0)
-		return r;
-	r = image_file_open(&f, path, false, false, err);
-	if (!r) {
-		if (host_format_parse(q->o.p.backing_format) == HOST_FORMAT_QCOW2)
-			r = qcow2_size(f.io, size, err);
-		else
-			r = qcow_io_size(f.io, size, err);
-		image_file_close(&f);
-	}
-	if (r < 0)
-		qcow_error_prefix(err, "backing file %s", path);
-	free(path);
+static int name_files(const struct request *q, struct files *f, struct qcow_error *err)
+{
+	struct qcow_error ignored = { 0 };
+	int r = 0;
+
+	if (q->o.p.backing_name)
+		r = host_join_name(f->path, q->o.p.backing_name, &f->base_path,
+				   q->unsafe ? &ignored : err);
+	/* Unsafe: it is recorded as it is. */
+	if (r < 0 && q->unsafe)
+		r = 0;
+	if (!r && q->o.p.data_file)
+		r = host_join_name(f->path, q->o.p.data_file, &f->data_path, err);
 	return r;
 }
 
-static int find_size(struct request *q, const char *image, struct qcow_error *err)
+/* Opens it, so that a wrong name is seen now; its size is the default. */
+static int look_at_backing(const struct request *q, struct files *f, uint64_t *size,
+			   struct qcow_error *err)
+{
+	int r = image_file_open(&f->base, f->base_path, false, false, err);
+
+	if (!r && host_format_parse(q->o.p.backing_format) == HOST_FORMAT_QCOW2)
+		r = qcow2_size(f->base.io, size, err);
+	else if (!r)
+		r = qcow_io_size(f->base.io, size, err);
+	if (r < 0)
+		qcow_error_prefix(err, "backing file %s", f->base_path);
+	return r;
+}
+
+static int find_size(struct request *q, struct files *f, struct qcow_error *err)
 {
 	uint64_t size = 0;
 	int r;
@@ -112,7 +127,7 @@ static int find_size(struct request *q, const char *image, struct qcow_error *er
 			return qcow_fail(err, EINVAL, QCOW_NO_OFF,
 					 "the backing format is raw or qcow2, not %s",
 					 q->o.p.backing_format);
-		r = look_at_backing(q, image, &size, err);
+		r = look_at_backing(q, f, &size, err);
 		if (r < 0)
 			return r;
 		if (!q->o.has_size)
@@ -135,40 +150,68 @@ static bool touch(const char *path)
 	return true;
 }
 
-static int make_data_file(const struct request *q, const char *image, struct qcow_error *err)
+static bool same(const char *a, const char *b)
 {
-	struct image_file f;
-	char *path;
-	int r = host_join_name(image, q->o.p.data_file, &path, err);
+	struct stat x, y;
 
-	if (r < 0)
-		return r;
-	touch(path);
-	r = image_file_open(&f, path, true, false, err);
-	if (!r) {
-		if (!f.io->fixed_end)
-			r = qcow_io_truncate(f.io, 0, err);
-		if (!r && !f.io->fixed_end)
-			r = qcow_io_truncate(f.io, (q->o.p.size + 511) & ~511ull, err);
-		image_file_close(&f);
-	}
-	free(path);
-	return r;
+	if (!a || !b || stat(a, &x) < 0 || stat(b, &y) < 0)
+		return false;
+	if (S_ISBLK(x.st_mode))
+		return S_ISBLK(y.st_mode) && x.st_rdev == y.st_rdev;
+	return x.st_dev == y.st_dev && x.st_ino == y.st_ino;
 }
 
-static int write_image(const struct request *q, const char *path, struct qcow_error *err)
+/* Where the names lead to one file, its locks would refuse that too, but not say why. */
+static int check_apart(const struct files *f, struct qcow_error *err)
 {
-	struct image_file f;
-	int r = image_file_open(&f, path, true, false, err);
+	const char *why = NULL;
 
-	if (r < 0)
-		return r;
-	if (!f.io->fixed_end)
-		r = qcow_io_truncate(f.io, 0, err);
-	if (!r)
-		r = qcow_create(f.io, &q->o.p, err);
-	image_file_close(&f);
-	return r;
+	if (same(f->path, f->base_path))
+		why = "an image cannot be its own backing file";
+	else if (same(f->path, f->data_path))
+		why = "an image cannot be its own data file";
+	else if (same(f->data_path, f->base_path))
+		why = "the backing file cannot be the data file too";
+	return why ? qcow_fail(err, EINVAL, QCOW_NO_OFF, "%s", why) : 0;
+}
+
+/* All of them, before any is emptied. */
+static int open_files(struct files *f, struct qcow_error *err)
+{
+	int r;
+
+	f->new_image = touch(f->path);
+	f->new_data = f->data_path && touch(f->data_path);
+	r = check_apart(f, err);
+	if (!r && f->data_path)
+		r = image_file_open(&f->data, f->data_path, true, false, err);
+	return r < 0 ? r : image_file_open(&f->image, f->path, true, false, err);
+}
+
+static void close_files(struct files *f)
+{
+	image_file_close(&f->image);
+	image_file_close(&f->data);
+	image_file_close(&f->base);
+	free(f->base_path);
+	free(f->data_path);
+}
+
+static int make_data_file(const struct request *q, struct qcow_io *io, struct qcow_error *err)
+{
+	int r;
+
+	if (io->fixed_end)
+		return 0;
+	r = qcow_io_truncate(io, 0, err);
+	return r < 0 ? r : qcow_io_truncate(io, (q->o.p.size + 511) & ~511ull, err);
+}
+
+static int write_image(const struct request *q, struct qcow_io *io, struct qcow_error *err)
+{
+	int r = io->fixed_end ? 0 : qcow_io_truncate(io, 0, err);
+
+	return r < 0 ? r : qcow_create(io, &q->o.p, err);
 }
 
 static void say_made(const struct request *q, const char *path)
@@ -180,22 +223,34 @@ static void say_made(const struct request *q, const char *path)
 	printf("%s: %s (%" PRIu64 " bytes), clusters of %s\n", path, size, q->o.p.size, cluster);
 }
 
-static int make_one(struct request *q, const char *path)
+static int make(struct request *q, struct files *f, struct qcow_error *err)
 {
-	struct qcow_error err = { 0 };
-	bool is_new;
-	int r = find_size(q, path, &err);
+	int r = name_files(q, f, err);
 
 	if (!r)
-		r = qcow_create_check(&q->o.p, &err);
-	if (!r && q->o.p.data_file)
-		r = make_data_file(q, path, &err);
-	if (!r) {
-		is_new = touch(path);
-		r = write_image(q, path, &err);
-		if (r < 0 && is_new)
-			unlink(path);
-	}
+		r = find_size(q, f, err);
+	if (!r)
+		r = qcow_create_check(&q->o.p, err);
+	if (!r)
+		r = open_files(f, err);
+	if (!r && f->data.io)
+		r = make_data_file(q, f->data.io, err);
+	if (!r)
+		r = write_image(q, f->image.io, err);
+	if (r < 0 && f->new_image)
+		unlink(f->path);
+	if (r < 0 && f->new_data)
+		unlink(f->data_path);
+	return r;
+}
+
+static int make_one(struct request *q, const char *path)
+{
+	struct files f = { .path = path };
+	struct qcow_error err = { 0 };
+	int r = make(q, &f, &err);
+
+	close_files(&f);
 	if (r < 0)
 		fprintf(stderr, "qcow: %s: %s\n", path, err.text);
 	else if (!q->quiet)

@@ -361,20 +361,51 @@ static int finish(struct copy *y)
 	return r < 0 ? r : new_file_publish(&y->image, sync, &y->err);
 }
 
-/* Its own locks would refuse it too, but not say why. */
-static int check_apart(struct copy *y)
+static bool reads(const struct host_chain *hc, const struct stat *st)
+{
+	size_t i;
+
+	for (i = 0; hc && i < host_chain_nr_layers(hc); i++)
+		if (host_layer_is(host_chain_layer(hc, i), st))
+			return true;
+	return false;
+}
+
+static int check_unread(struct copy *y, const char *path, const char *what)
 {
 	struct stat st;
-	size_t i, k;
+	bool found;
+	size_t i;
 
-	if (!y->src || copy_is_stream(y->q->target) || stat(y->q->target, &st) < 0)
+	if (stat(path, &st) < 0)
 		return 0;
-	for (i = 0; i < y->q->nr_sources; i++)
-		for (k = 0; k < host_chain_nr_layers(y->src[i]); k++)
-			if (host_layer_is(host_chain_layer(y->src[i], k), &st))
-				return qcow_fail(&y->err, EINVAL, QCOW_NO_OFF,
-						 "it is read from, and cannot be the target too");
-	return 0;
+	found = reads(y->base, &st);
+	for (i = 0; y->src && i < y->q->nr_sources && !found; i++)
+		found = reads(y->src[i], &st);
+	return found ? qcow_fail(&y->err, EINVAL, QCOW_NO_OFF,
+				 "it is read from, and cannot be the %s too", what)
+		     : 0;
+}
+
+/* Its own locks would refuse it too, but not say why; and with -U there are none. */
+static int check_apart(struct copy *y)
+{
+	char *path;
+	int r;
+
+	if (copy_is_stream(y->q->target))
+		return 0;
+	r = check_unread(y, y->q->target, "target");
+	if (r < 0 || !y->q->o.p.data_file || y->q->keep)
+		return r;
+	r = host_join_name(y->q->target, y->q->o.p.data_file, &path, &y->err);
+	if (r < 0)
+		return r;
+	r = check_unread(y, path, "data file");
+	if (r < 0)
+		qcow_error_prefix(&y->err, "data file %s", path);
+	free(path);
+	return r;
 }
 
 static int copy(struct copy *y)
