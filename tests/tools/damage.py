@@ -114,6 +114,12 @@ class Hurt:
     def two_point_to_one(self):
         self.put_entry(4, self.entry(5))
 
+    def compressed_copied(self):
+        self.put_entry(0, self.entry(0) | COPIED)
+
+    def zero_flag(self):
+        self.put_entry(3, self.entry(3) | 1)
+
     def compressed_bytes(self):
         bits = 70 - self.image.num(20, 4)
         self.put(self.entry(0) & ((1 << bits) - 1), 8, 0xffffffffffffffff)

@@ -68,12 +68,22 @@ if [ $mine = 2 ] && [ $theirs = 2 ]; then ok check/reftable-is-header; else
 fi
 run_both 'TOOL check -f qcow2 -r all i'
 repaired check/reftable-is-header/repaired
-# No repair helps, neither QEMU's nor ours: said, and nothing made worse.
-for what in data-past-end unaligned-data two-point-to-one; do
-	make_images "qemu-img create -f qcow2 i 4M && $io -c 'write -P 7 0 1M' i"
+# Entries that no repair makes good, neither QEMU's nor ours: said, before and after. Of two that name one cluster only the
+# refcounts are wrong.
+for what in data-past-end unaligned-data compressed-copied two-point-to-one; do
+	c='' after=2
+	[ $what != compressed-copied ] || c=-c
+	[ $what != two-point-to-one ] || after=0
+	make_images "qemu-img create -f qcow2 i 4M && $io -c 'write $c -P 7 0 64k' -c 'write -P 7 64k 960k' i"
 	for d in qemu ours; do "$damage" $d/i $what; done
-	run_both 'TOOL check -f qcow2 --output=json i'
-	if [ $mine = 2 ] && [ $theirs = 2 ]; then ok check/$what; else fail check/$what "exit status $mine, qemu-img $theirs"; fi
+	seen=''
+	for options in '' '-r all' ''; do
+		run_both "TOOL check -f qcow2 $options i"
+		seen+=" $mine$theirs"
+	done
+	if [ "$seen" = " 22 $after$after $after$after" ]; then ok check/$what; else
+		fail check/$what "exit statuses, and qemu-img's, before, of and after the repair:$seen"
+	fi
 done
 
 # Only leaks: -r leaks gives them back, and touches nothing of worse damage.
@@ -99,12 +109,20 @@ make_images "qemu-img create -f qcow2 i 2M && $io -c 'write -P 7 0 2M' i && for 
 run_both 'TOOL check -f qcow2 --output=json i'
 verdict check/270-snapshots
 
-# What QEMU does not see: a cluster that does not decompress; a missing base is no obstacle.
+# What QEMU does not see: a cluster that does not decompress, a zero flag in version 2; a missing base is no obstacle.
 qemu-img create -q -f qcow2 z 1M && $io -c 'write -c -P 7 0 64k' z >log && "$damage" z compressed-bytes
 status=0 data=0
 "$QCOW" check -q z || status=$?
 "$QCOW" check -q --data z || data=$?
 if [ $status$data = 02 ]; then ok check/data; else fail check/data "exit status $status, with --data $data"; fi
+make_images "qemu-img create -f qcow2 -o compat=0.10 i 4M && $io -c 'write -P 7 0 1M' i"
+"$damage" ours/i zero-flag
+status=0
+qemu-img check -q ours/i || status=$?
+run_both 'TOOL check -r all i'
+if [ $status$mine = 02 ] && grep -q 'version 2' ours.out; then ok check/zero-flag; else
+	fail check/zero-flag "exit status $mine, qemu-img $status: $(head -n 1 ours.out)"
+fi
 qemu-img create -q -f qcow2 -u -b missing -F raw over 1M
 if "$QCOW" check -q over; then ok check/no-base; else fail check/no-base "exit status $?"; fi
 

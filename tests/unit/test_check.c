@@ -287,11 +287,24 @@ static void test_leaks_only(void **state)
 static void test_marks(void **state)
 {
 	struct memio *m = make("cluster_size=64k", false);
+	struct qcow_check_result r;
+	uint64_t l2;
 
 	(void)state;
 	m->data[79] = 3;
 	check(m, QCOW_REPAIR_ALL, 0);
 	assert_int_equal(m->data[79], 0);
+	/* Less than the whole repair: the mark stays, although all is well. */
+	m->data[79] = 2;
+	r = check(m, QCOW_REPAIR_LEAKS, 0);
+	assert_int_equal(verdict(&r), 0);
+	assert_int_equal(m->data[79], 2);
+	/* What no repair makes good: here an entry that is not aligned. */
+	l2 = qcow_be64(m->data + qcow_be64(m->data + 40)) & 0x00fffffffffffe00ull;
+	m->data[l2 + 6] |= 2;
+	r = check(m, QCOW_REPAIR_ALL, 0);
+	assert_int_equal(verdict(&r), 2);
+	assert_int_equal(m->data[79], 2);
 	memio_destroy(m);
 }
 
