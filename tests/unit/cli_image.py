@@ -64,6 +64,7 @@ def check_map(case, top, plain_top=None, *words):
         check(False, f"map --json {case}", ours.stderr)
         return
     a, b = json.loads(ours.stdout), json.loads(theirs.stdout)
+    b = [p for p in b if p["length"]]  # of an empty disk it lists a piece of no bytes
     for piece in a:
         del piece["compressed"]
     plain = without_holes([dict(p) for p in b])
@@ -93,9 +94,9 @@ def check_image(case, top):
               run("qemu-img", "info", "-f", "qcow2", "--backing-chain", "--output=json", top))
     ours, theirs = run(QCOW, "info", top), run("qemu-img", "info", "-f", "qcow2", top)
     check(ours.stdout == theirs.stdout, f"info {case}", ours.stdout + theirs.stdout)
+    check_map(case, top)
     if case == "no-disk":
         return
-    check_map(case, top)
     if case == "snapshots":
         check_snapshot_map(case, top)
     size = json.loads(run("qemu-img", "info", "-f", "qcow2", "--output=json", top).stdout)
