@@ -170,6 +170,7 @@ static int add_layer(struct host_chain *hc, enum qcow_layer_kind kind, int fd, c
 	r = host_io_create(&io, fd, err);
 	if (r < 0)
 		goto out_close;
+	io->exact_end = params->flags & HOST_CHAIN_COMMAND;
 	r = describe(&l, io, err);
 	if (!r)
 		r = check_loop(hc, &l, err);

@@ -135,6 +135,41 @@ static int write_aligned(struct direct_io *d, const uint8_t *buf, size_t len, ui
 	return 0;
 }
 
+static int direct_truncate(struct qcow_io *io, uint64_t size)
+{
+	struct direct_io *d = to_direct(io);
+
+	if (d->is_bdev)
+		return -EOPNOTSUPP;
+	return ftruncate(d->fd, (off_t)size) < 0 ? write_error() : 0;
+}
+
+/* If a block up to @end made the file longer, what of it nobody wants goes again. */
+static int cut_block(struct direct_io *d, uint64_t old_size, uint64_t want, uint64_t end)
+{
+	uint64_t size;
+	int r;
+
+	if (want < old_size)
+		want = old_size;
+	if (want >= end)
+		return 0;
+	r = direct_size(&d->io, &size);
+	return r < 0 || size != end ? r : direct_truncate(&d->io, want);
+}
+
+/* Writes @whole bytes of the bounce buffer; the file needs to have them up to @want. */
+static int write_blocks(struct direct_io *d, size_t whole, uint64_t start, uint64_t want)
+{
+	bool exact = d->io.exact_end && !d->is_bdev && want < start + whole;
+	uint64_t size = 0;
+	int r = exact ? direct_size(&d->io, &size) : 0;
+
+	if (!r)
+		r = write_aligned(d, d->bounce, whole, start);
+	return r < 0 || !exact ? r : cut_block(d, size, want, start + whole);
+}
+
 /* Only for what nobody else writes near: reads, merges and writes whole blocks. */
 static int write_bounced(struct direct_io *d, const uint8_t *buf, size_t len, uint64_t off)
 {
@@ -152,7 +187,7 @@ static int write_bounced(struct direct_io *d, const uint8_t *buf, size_t len, ui
 			r = read_aligned(d, d->bounce, whole, start);
 		memcpy(d->bounce + in, buf, n);
 		if (!r)
-			r = write_aligned(d, d->bounce, whole, start);
+			r = write_blocks(d, whole, start, off + n);
 		buf += n;
 		off += n;
 		len -= n;
@@ -179,15 +214,6 @@ static int direct_pwrite(struct qcow_io *io, const void *buf, size_t len, uint64
 static int direct_flush(struct qcow_io *io)
 {
 	return fdatasync(to_direct(io)->fd) < 0 ? -errno : 0;
-}
-
-static int direct_truncate(struct qcow_io *io, uint64_t size)
-{
-	struct direct_io *d = to_direct(io);
-
-	if (d->is_bdev)
-		return -EOPNOTSUPP;
-	return ftruncate(d->fd, (off_t)size) < 0 ? write_error() : 0;
 }
 
 /*

@@ -70,6 +70,8 @@ struct qcow_io {
 	uint32_t align;	    /* of offset and length for direct I/O; power of two, 1 = none */
 	uint32_t mem_align; /* of the buffer's address; power of two */
 	bool fixed_end;	    /* a block device: nobody can read past its end */
+	bool exact_end;	    /* nobody else makes the file longer: it shall end where a write ended,
+			       even if only whole blocks can be written */
 	const char *name;   /* what messages about it begin with; NULL: the caller says it */
 };
 

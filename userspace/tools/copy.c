@@ -194,7 +194,10 @@ static int open_data_file(struct copy *y)
 	if (!r && y->data.io->fixed_end)
 		r = qcow_fail(&y->err, ENOTSUP, QCOW_NO_OFF,
 			      "the data file is a device: make it with qcow create first");
-	return r < 0 ? r : qcow_io_truncate(y->data.io, y->q->o.p.size, &y->err);
+	if (r < 0)
+		return r;
+	y->data.io->exact_end = true;
+	return qcow_io_truncate(y->data.io, y->q->o.p.size, &y->err);
 }
 
 static int open_image(struct copy *y)
@@ -244,6 +247,7 @@ static int prepare_raw(struct copy *y)
 
 	if (r < 0)
 		return r;
+	io->exact_end = true;
 	if ((io->fixed_end || y->q->keep) && size < want)
 		return qcow_fail(&y->err, ENOSPC, QCOW_NO_OFF,
 				 "it has %" PRIu64 " bytes, the disk has %" PRIu64, size, want);

@@ -39,6 +39,8 @@ int image_file_open(struct image_file *f, const char *path, bool write, bool sha
 	r = host_io_create(&f->io, f->fd, err);
 	if (r < 0)
 		close(f->fd);
+	else
+		f->io->exact_end = true;
 	return r;
 }
 
