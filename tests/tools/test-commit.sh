@@ -89,4 +89,32 @@ status=0
 if [ $status = 1 ] && grep -q 'qemu-io' err; then ok commit/in-use; else fail commit/in-use "$status: $(cat err)"; fi
 exec 3>&-
 wait
+# The base's name stands for it and for a file that the image may not name by turns: what was judged is what is written.
+replaced() {
+	local swapper n
+	mkdir -p race/in race/out
+	qemu-img create -q -f raw race/in/base 1M
+	cp race/in/base race/out/secret
+	ln -s ../out/secret race/in/other
+	(cd race/in && qemu-img create -q -f qcow2 -b base -F raw i && qemu-io -f qcow2 -c 'write -q -P 9 0 64k' i)
+	python3 -c 'import ctypes
+libc = ctypes.CDLL(None)
+while True:
+    libc.renameat2(-100, b"race/in/base", -100, b"race/in/other", 2)' &
+	swapper=$!
+	for n in $(seq 300); do
+		"$QCOW" commit -q -d race/in/i >/dev/null 2>race/said || cat race/said >>race/refused
+	done
+	kill $swapper
+	wait $swapper 2>/dev/null || true
+	if ! cmp -s race/out/secret <(head -c 1M /dev/zero); then
+		fail commit/replaced 'a file was written that the image may not name'
+	elif ! grep -q 'is not allowed\|replaced' race/refused; then
+		fail commit/replaced "nobody met it: $(sort race/refused | uniq -c | head -n 5)"
+	else
+		ok commit/replaced
+	fi
+}
+replaced
+
 finish

@@ -106,17 +106,17 @@ static int find_base(struct request *q)
 			 q->base_name);
 }
 
-static int open_raw(struct request *q, const char *path)
+static int open_raw(struct request *q, const struct host_layer *l)
 {
 	uint64_t size, want = qcow_chain_size(q->p.top);
-	int r = image_file_open(&q->raw, path, true, false, &q->err);
+	int r = image_file_open_layer(&q->raw, l, &q->err);
 
 	if (!r)
 		r = qcow_io_size(q->raw.io, &size, &q->err);
 	if (!r && size < want) {
 		if (q->raw.io->fixed_end)
 			r = qcow_fail(&q->err, ENOSPC, QCOW_NO_OFF,
-				      "device %s has %" PRIu64 " bytes, the disk %" PRIu64, path,
+				      "device %s has %" PRIu64 " bytes, the disk %" PRIu64, l->path,
 				      size, want);
 		else
 			r = qcow_io_truncate(q->raw.io, want, &q->err);
@@ -130,14 +130,14 @@ static int open_top(struct request *q)
 	int r = word_open_chain(&q->line, HOST_CHAIN_BUFFERED_OK, &q->top);
 
 	q->p.top = r < 0 ? NULL : host_chain_lib(q->top);
-	return r;
+	return r < 0 ? r : image_file_is_layer(&q->e.f, host_chain_layer(q->top, 0), &q->err);
 }
 
 /*
  * What a larger base gets reads as zeros, as it does in the image. The image's chain has
  * read tables of the base that may be in other places now.
  */
-static int grow(struct request *q)
+static int grow(struct request *q, const struct host_layer *judged)
 {
 	struct qcow_resize_params p = { .size = qcow_chain_size(q->p.top) };
 	struct qcow_writer_params params = { 0 };
@@ -145,6 +145,8 @@ static int grow(struct request *q)
 	struct image_edit e = { 0 };
 	int r = image_edit_open(&e, q->base_line.image, &params, &q->err);
 
+	if (!r)
+		r = image_file_is_layer(&e.f, judged, &q->err);
 	if (!r && qcow_writer_header(e.w)->size < p.size) {
 		r = word_open_chain(&q->base_line, HOST_CHAIN_BUFFERED_OK, &hc);
 		if (!r)
@@ -161,15 +163,16 @@ static int grow(struct request *q)
 
 static int open_base(struct request *q)
 {
-	const struct host_layer *l = host_chain_layer(q->top, q->layer);
-	int r = table_line_name(&q->base_line, l->path);
+	/* The chain may be closed before the layer has been compared. */
+	const struct host_layer l = *host_chain_layer(q->top, q->layer);
+	int r = table_line_name(&q->base_line, l.path);
 
-	if (!r && l->kind == QCOW_LAYER_RAW)
-		return open_raw(q, l->path);
+	if (!r && l.kind == QCOW_LAYER_RAW)
+		return open_raw(q, &l);
 	if (!r)
 		r = word_copy_dirs(&q->base_line, &q->line);
 	if (!r)
-		r = grow(q);
+		r = grow(q, &l);
 	if (!r)
 		r = word_open_chain(&q->base_line,
 				    HOST_CHAIN_WRITE | HOST_CHAIN_COMMAND | HOST_CHAIN_LOCK |
@@ -177,6 +180,8 @@ static int open_base(struct request *q)
 				    &q->base);
 	if (r < 0)
 		return r;
+	if (!host_same_file(host_chain_layer(q->base, 0), &l))
+		return qcow_fail(&q->err, ESTALE, QCOW_NO_OFF, "was replaced; try again");
 	q->p.base = host_chain_lib(q->base);
 	return qcow_chain_make_writable(q->p.base, false, &q->err);
 }

@@ -133,6 +133,8 @@ static int open_chains(struct request *q)
 {
 	int r = word_open_chain(&q->line, HOST_CHAIN_BUFFERED_OK, &q->old);
 
+	if (!r)
+		r = image_file_is_layer(&q->e.f, host_chain_layer(q->old, 0), &q->err);
 	if (r < 0)
 		return r;
 	q->p.old = host_chain_lib(q->old);

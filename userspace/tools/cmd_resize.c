@@ -115,6 +115,8 @@ static int resize(struct request *q, struct qcow_error *err)
 	if (!r)
 		r = word_open_chain(&q->line, HOST_CHAIN_BUFFERED_OK, &hc);
 	if (!r)
+		r = image_file_is_layer(&e.f, host_chain_layer(hc, 0), err);
+	if (!r)
 		r = find_size(q, qcow_writer_header(e.w)->size, err);
 	if (!r)
 		r = image_edit_resize(&e, hc, &q->p, err);

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include "tools/imagefile.h"
 
+#include <errno.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "host/direct.h"
@@ -53,11 +55,35 @@ void image_file_close(struct image_file *f)
 	f->io = NULL;
 }
 
+int image_file_is_layer(const struct image_file *f, const struct host_layer *l,
+			struct qcow_error *err)
+{
+	struct stat st;
+
+	if (fstat(f->fd, &st))
+		return qcow_fail(err, errno, QCOW_NO_OFF, "%s: cannot be looked at", l->path);
+	if (host_layer_is(l, &st))
+		return 0;
+	return qcow_fail(err, ESTALE, QCOW_NO_OFF,
+			 "%s was replaced while it was being opened; try again", l->path);
+}
+
+int image_file_open_layer(struct image_file *f, const struct host_layer *l, struct qcow_error *err)
+{
+	int r = image_file_open(f, l->path, true, false, err);
+
+	if (!r)
+		r = image_file_is_layer(f, l, err);
+	if (r < 0)
+		image_file_close(f);
+	return r;
+}
+
 int image_file_open_data(struct image_file *f, struct host_chain *hc, struct qcow_error *err)
 {
 	size_t layer = qcow_chain_data_layer(host_chain_lib(hc));
 
-	return layer ? image_file_open(f, host_chain_layer(hc, layer)->path, true, false, err) : 0;
+	return layer ? image_file_open_layer(f, host_chain_layer(hc, layer), err) : 0;
 }
 
 int image_edit_open(struct image_edit *e, const char *path, const struct qcow_writer_params *params,

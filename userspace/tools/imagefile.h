@@ -25,6 +25,14 @@ int image_file_open(struct image_file *f, const char *path, bool write, bool sha
 void image_file_close(struct image_file *f); /* zeroed is fine */
 /* The same without a struct qcow_io. */
 int image_file_open_fd(int *fd, const char *path, bool write, bool share, struct qcow_error *err);
+/*
+ * What a chain has judged and read, again and for writing; or its image, which the verb had
+ * open before. -ESTALE: the name stands for another file by now. Somebody may have changed
+ * it just to have us write where the policy does not let us read.
+ */
+int image_file_open_layer(struct image_file *f, const struct host_layer *l, struct qcow_error *err);
+int image_file_is_layer(const struct image_file *f, const struct host_layer *l,
+			struct qcow_error *err);
 /* The external data file of the chain's image, for writing; without one @f stays closed. */
 int image_file_open_data(struct image_file *f, struct host_chain *hc, struct qcow_error *err);
 
