@@ -66,6 +66,12 @@ int table_line_add(struct table_line *line, const char *name, const char *value,
 	return n < 0 ? -ENOMEM : push_word(line, word);
 }
 
+/* The kernel takes a table for Latin-1, with its no-break space. */
+static bool is_blank(char c)
+{
+	return isspace((unsigned char)c) || (unsigned char)c == 0xa0;
+}
+
 /*
  * dm splits a table at white space unless a backslash stands before it; and
  * libdevmapper doubles all backslashes. Between them nothing gets a blank through.
@@ -74,12 +80,13 @@ static bool can_be_passed(const char *word)
 {
 	const char *c = word;
 
-	while (*c && *c != '\\' && !isspace((unsigned char)*c))
+	while (*c && *c != '\\' && !is_blank(*c))
 		c++;
 	if (*c)
 		fprintf(stderr,
-			"qcow: %s: blanks and backslashes cannot be passed to the device mapper; "
-			"use a symlink, or a snapshot's id\n",
+			"qcow: %s: blanks, backslashes and the byte 0xa0 (some letters of UTF-8 "
+			"have it) cannot be passed to the device mapper; use a symlink, or a "
+			"snapshot's id\n",
 			word);
 	return !*c;
 }
