@@ -38,11 +38,13 @@ static bool power_of_2_in(u32 n, u32 min, u32 max)
 /* What no helper in its right mind would say. */
 static int check_sanity(const struct qcow_target *t, const struct dm_qcow_shape *s)
 {
+	u64 max_cluster = min_t(u64, DM_QCOW_MAX_BLOCK_SIZE,
+				(u64)s->block_size * DM_QCOW_SUBCLUSTERS);
 	const char *what = NULL;
 
 	if (!power_of_2_in(s->block_size, DM_QCOW_MIN_BLOCK_SIZE, DM_QCOW_MAX_BLOCK_SIZE))
 		what = "block size";
-	else if (!power_of_2_in(s->cluster_size, s->block_size, DM_QCOW_MAX_BLOCK_SIZE))
+	else if (!power_of_2_in(s->cluster_size, s->block_size, max_cluster))
 		what = "cluster size";
 	else if (!power_of_2_in(s->logical_block_size, SECTOR_SIZE, PAGE_SIZE))
 		what = "logical block size";

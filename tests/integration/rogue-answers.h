@@ -61,6 +61,7 @@ static void test_probe(void)
 	REFUSE(block_size, 256);
 	REFUSE(block_size, 3 * 512);
 	REFUSE(block_size, 4u << 20);
+	REFUSE(block_size, BLOCK / 2 / DM_QCOW_SUBCLUSTERS);
 	REFUSE(cluster_size, BLOCK / 2);
 	REFUSE(cluster_size, 4u << 20);
 	REFUSE(logical_block_size, 0);
@@ -334,7 +335,7 @@ static void test_strangers(void)
 	check("the supervisor's port", forge(&sup, &target, &epoch, &cookie, DM_QCOW_CMD_LOAD),
 	      ESTALE);
 	check("another namespace, same port", forge_from_namespace(cookie), ESTALE);
-	check("nobody answers", forge_as_nobody(cookie), ESTALE);
+	check("nobody answers", forge_as_nobody(cookie), EPERM);
 	check("an old epoch", forge(&wrk, &target, &old, &cookie, DM_QCOW_CMD_LOAD), ESTALE);
 	check("a coming epoch", forge(&wrk, &target, &next, &cookie, DM_QCOW_CMD_LOAD), ESTALE);
 	check("another target", forge(&wrk, &none, &epoch, &cookie, DM_QCOW_CMD_LOAD), ENOENT);

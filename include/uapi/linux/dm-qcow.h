@@ -29,6 +29,7 @@
  *
  * The kernel sends no acknowledgment for an answer. It does send NLMSG_ERROR
  * when it refuses one; the helper logs that and goes on:
+ *   EPERM   the sender had no CAP_SYS_ADMIN when it opened its socket
  *   ESTALE  the sender is not the target's worker (another attached since)
  *   ENOENT  no such target, or no upcall with that cookie: it timed out or was
  *           answered already. Harmless.
@@ -213,6 +214,8 @@
 /* Block sizes; a block is the image's cluster or subcluster. Powers of two. */
 #define DM_QCOW_MIN_BLOCK_SIZE	512
 #define DM_QCOW_MAX_BLOCK_SIZE	(2U << 20)
+/* A cluster has one block or so many: it never reaches into another page of the map. */
+#define DM_QCOW_SUBCLUSTERS	32
 /* Extents in one PROPOSE, GRANT, FREE or ATTACH; deltas in one COMMIT. */
 #define DM_QCOW_MAX_LEASES	1024
 #define DM_QCOW_MAX_DELTAS	1024
@@ -301,7 +304,7 @@ enum dm_qcow_state {
  * @virtual_size: bytes of the guest's disk, a multiple of 512
  * @identity: two opaque words that differ between two image files; OPEN's must
  *	equal PROBE's (st_dev and st_ino, say)
- * @cluster_size: allocation unit of the image
+ * @cluster_size: allocation unit of the image: at most DM_QCOW_SUBCLUSTERS blocks
  * @block_size: unit of the map: the cluster or subcluster size
  * @logical_block_size: 512 .. 4096: the smallest direct I/O all layers can do
  * @dma_alignment: mask that a buffer's address must be clear of for direct I/O
