@@ -12,6 +12,7 @@
 #include <linux/netlink.h>
 #include <linux/slab.h>
 #include <net/genetlink.h>
+#include <net/sock.h>
 
 #include "dm-qcow.h"
 #include "genl.h"
@@ -292,12 +293,23 @@ static int decode(struct genl_info *info, struct qcow_answer *a)
 			      &a->nr_leases);
 }
 
+/*
+ * A worker gives its own privilege away, but not its socket's. When it dies its port id is
+ * free a moment before we hear of it, for anybody who waits for just that.
+ */
+static bool on_privileged_socket(const struct sk_buff *skb)
+{
+	return file_ns_capable(NETLINK_CB(skb).sk->sk_socket->file, &init_user_ns, CAP_SYS_ADMIN);
+}
+
 static int answer_doit(struct sk_buff *skb, struct genl_info *info)
 {
 	struct qcow_answer a = { };
 	struct qcow_link *link;
 	int r;
 
+	if (!on_privileged_socket(skb))
+		return -EPERM;
 	if (!info->attrs[DM_QCOW_ATTR_TARGET] || !info->attrs[DM_QCOW_ATTR_EPOCH] ||
 	    !info->attrs[DM_QCOW_ATTR_COOKIE])
 		return -EPROTO;
