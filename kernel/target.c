@@ -380,11 +380,23 @@ static void qcow_presuspend(struct dm_target *ti)
 	qcow_cells_refuse(&t->disk, -ERESTART);
 }
 
+/* The image is open to be written to: what a suspend held or left undone goes on. */
+static void go_on(struct qcow_target *t)
+{
+	qcow_alloc_start(&t->disk.alloc);
+	/* What an unclean suspend left. */
+	if (!qcow_commit_idle(&t->disk))
+		qcow_commit_note(&t->disk);
+}
+
+/* A suspend without a flush was interrupted. A GRANT that it cut short is held. */
 static void qcow_presuspend_undo(struct dm_target *ti)
 {
 	struct qcow_target *t = ti->private;
 
 	welcome(t);
+	if (t->image == DM_QCOW_STATE_OPEN && t->disk.writable)
+		go_on(t);
 }
 
 /*
@@ -421,13 +433,9 @@ static int qcow_preresume(struct dm_target *ti)
 	welcome(t);
 	if (t->image != DM_QCOW_STATE_OPEN)
 		r = qcow_image_open(t);
-	if (r || !t->disk.writable)
-		return r;
-	qcow_alloc_start(&t->disk.alloc);
-	/* What an unclean suspend left. */
-	if (!qcow_commit_idle(&t->disk))
-		qcow_commit_note(&t->disk);
-	return 0;
+	if (!r && t->disk.writable)
+		go_on(t);
+	return r;
 }
 
 static void qcow_status(struct dm_target *ti, status_type_t type, unsigned int flags,

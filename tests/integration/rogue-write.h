@@ -288,6 +288,59 @@ static void test_attach_leases(void)
 	remove_writable();
 }
 
+/* ---- a suspend that is given up ------------------------------------------------------ */
+
+/* Its dmsetup waits for bios to end. */
+static bool suspending(pid_t pid)
+{
+	int i;
+
+	for (i = 0; i < 200; i++, usleep(50000))
+		if (!finish(spawn("grep -q dm_wait /proc/%d/wchan", pid)))
+			return true;
+	return false;
+}
+
+/*
+ * It waits for a read on the disk below, which is suspended, and is killed. The GRANT that
+ * it cut short is asked again, or the write would wait for ever.
+ */
+static void test_interrupted_suspend(void)
+{
+	static struct event grant, again;
+	pid_t write, read, suspend;
+
+	disk.on_device = true;
+	make_writable();
+	disk.run = (struct dm_qcow_run){ 0, 512, 0, DM_QCOW_RUN_DATA, 0, 0 };
+	check("a read", serve(reader(3 * PAGE_BYTES, -1)), 0);
+	disk.run = (struct dm_qcow_run){ 0, 512, 0, DM_QCOW_RUN_ZERO, 0, 0 };
+	write = writer(0, 0x91);
+	while (await_any(&wrk, &grant, PATIENCE) && grant.cmd != DM_QCOW_CMD_GRANT)
+		answer_well(&grant);
+	check("suspend below", finish(spawn("dmsetup suspend --nolockfs %s", device_path)), 0);
+	read = reader(3 * PAGE_BYTES, -1);
+	usleep(500000); /* or it fails below */
+	suspend = spawn("exec dmsetup suspend --noflush --nolockfs %s", NAME);
+	check("it waits", suspending(suspend), 1);
+	kill(suspend, SIGTERM);
+	check("it is interrupted", finish(suspend) != 0, 1);
+	check("resume below", finish(spawn("dmsetup resume %s", device_path)), 0);
+	check("the read", finish(read), 0);
+	if (await(&wrk, DM_QCOW_CMD_GRANT, &again, PATIENCE)) {
+		check("the same leases",
+		      memcmp(again.leases, grant.leases, sizeof(grant.leases)), 0);
+		check("GRANT", answer_well(&again), 0);
+	} else {
+		check("GRANT comes again", ETIME, 0);
+		exit(1); /* the write hangs */
+	}
+	check("the write", serve(write), 0);
+	check_written("the write", 0x91);
+	remove_writable();
+	disk.on_device = false;
+}
+
 /* ---- a worker that hangs ------------------------------------------------------------- */
 
 static void set_room(struct nl *nl, int bytes)
@@ -440,6 +493,7 @@ static void test_writing(unsigned int seed, int nr_messages)
 	test_free();
 	test_close();
 	test_attach_leases();
+	test_interrupted_suspend();
 	test_hung();
 	test_hung_at_open();
 	test_random_writes(seed, nr_messages);

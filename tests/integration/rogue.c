@@ -5,10 +5,10 @@
  *
  *     rogue FOLDER DEVICE SEED MESSAGES
  *
- * FOLDER is on a file system with direct I/O, DEVICE a blank disk; qcowd must not be
- * running. MESSAGES: so many random ones to a device that is read, and again to one that
- * is written. Prints a line for each failed check; the devices that it makes are gone at
- * the end.
+ * FOLDER is on a file system with direct I/O, DEVICE a blank disk, of the device mapper;
+ * qcowd must not be running. MESSAGES: so many random ones to a device that is read, and
+ * again to one that is written. Prints a line for each failed check; the devices that it
+ * makes are gone at the end.
  */
 #include <fcntl.h>
 #include <grp.h>
@@ -42,6 +42,7 @@ static int layer_fd, device_fd, layer_rw, device_rw, nr_failed, nr_checks;
 static uint64_t device_size;
 static dev_t device;
 static char folder[256];
+static const char *device_path;
 
 static void check(const char *what, long got, long want)
 {
@@ -398,7 +399,8 @@ int main(int argc, char **argv)
 	nl_open(&wrk, 0);
 	nl_open(&other, 0);
 	make_layer();
-	open_device(argv[2]);
+	device_path = argv[2];
+	open_device(device_path);
 	test_attach();
 	test_probe();
 	make_device();

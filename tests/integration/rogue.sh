@@ -27,9 +27,12 @@ MESSAGES=4000
 use_disk disk1 1 64M
 take_supervisor_away
 eventually 10 no_helper
-cleanup drop_rogue
+# One that can be suspended.
 # shellcheck disable=SC2154 # use_disk sets disk1
-rogue "$SCRATCH" "$disk1" "$SEED" "$MESSAGES" || fail "see above (SEED=$SEED)"
+dmsetup create rogue-disk --table "0 $(blockdev --getsz "$disk1") linear $disk1 0"
+cleanup dmsetup remove --force rogue-disk
+cleanup drop_rogue
+rogue "$SCRATCH" /dev/mapper/rogue-disk "$SEED" "$MESSAGES" || fail "see above (SEED=$SEED)"
 [ ! -b /dev/mapper/rogue ] || fail "the device is still there"
 rmmod dm-qcow || fail "the module is in use: something was not given back"
 modprobe dm-qcow
