@@ -26,6 +26,8 @@ start() {
 	# A process group of its own, so that stop_all reaches what the job has started.
 	set -m
 	(
+		# Not for what it starts in turn.
+		set +m
 		passed=0 failed=0 skipped=0
 		"$@"
 		echo "$passed $failed $skipped" >"$out.count"
