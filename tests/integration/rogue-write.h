@@ -328,8 +328,8 @@ static void test_interrupted_suspend(void)
 	check("resume below", finish(spawn("dmsetup resume %s", device_path)), 0);
 	check("the read", finish(read), 0);
 	if (await(&wrk, DM_QCOW_CMD_GRANT, &again, PATIENCE)) {
-		check("the same leases",
-		      memcmp(again.leases, grant.leases, sizeof(grant.leases)), 0);
+		check("the same leases", memcmp(again.leases, grant.leases, sizeof(grant.leases)),
+		      0);
 		check("GRANT", answer_well(&again), 0);
 	} else {
 		check("GRANT comes again", ETIME, 0);

@@ -91,7 +91,7 @@ exec 3>&-
 wait
 # The base's name stands for it and for a file that the image may not name by turns: what was judged is what is written.
 replaced() {
-	local swapper n
+	local swapper
 	mkdir -p race/in race/out
 	qemu-img create -q -f raw race/in/base 1M
 	cp race/in/base race/out/secret
@@ -102,7 +102,7 @@ libc = ctypes.CDLL(None)
 while True:
     libc.renameat2(-100, b"race/in/base", -100, b"race/in/other", 2)' &
 	swapper=$!
-	for n in $(seq 300); do
+	for _ in $(seq 300); do
 		"$QCOW" commit -q -d race/in/i >/dev/null 2>race/said || cat race/said >>race/refused
 	done
 	kill $swapper
